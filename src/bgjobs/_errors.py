@@ -1,0 +1,93 @@
+"""Every error that bgjobs raises, in one tree.
+
+    BgjobsError
+     ├─ CronFormatError      (ValueError)    a cron text that cannot be read
+     ├─ NeverFiresError      (ValueError)    a cron text that no date can match
+     ├─ ConfigurationError   (ValueError)    an option, a setting or a settings file that is wrong
+     ├─ InvalidJobError      (TypeError)     what was given as a job cannot be run as one
+     ├─ DuplicateJobError    (ValueError)    a second job under one key
+     ├─ UnknownJobError      (LookupError)   no job under that key
+     ├─ ResolverError        (TypeError)     a resolver that gives no context manager
+     └─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
+
+Each leaf is also the builtin error that it is, so that callers who do not know bgjobs catch it too. The data stands in
+attributes; the message names what is wrong, where, and what would be right.
+"""
+
+from __future__ import annotations
+
+
+class BgjobsError(Exception):
+    """The root of the tree: catches everything that bgjobs raises itself."""
+
+
+class CronFormatError(BgjobsError, ValueError):
+    """A cron text that does not follow the six-field grammar.
+
+    Attributes:
+        expression: The whole text.
+        field: The name of the field that is wrong (``"hour"``), or ``None`` where it is not one field's fault.
+        piece: The part of the field that is wrong, or ``None``.
+    """
+
+    def __init__(self, message: str, expression: str = "", field: str | None = None, piece: str | None = None) -> None:
+        super().__init__(message)
+        self.expression = expression
+        self.field = field
+        self.piece = piece
+
+
+class NeverFiresError(BgjobsError, ValueError):
+    """A well-formed cron text that no date can ever match, such as 30 February.
+
+    Attributes:
+        expression: The whole text.
+    """
+
+    def __init__(self, message: str, expression: str = "") -> None:
+        super().__init__(message)
+        self.expression = expression
+
+
+class ConfigurationError(BgjobsError, ValueError):
+    """An option, a setting, a settings file, or a name in one of them that is wrong.
+
+    Attributes:
+        field: The name of the option or setting, or ``None`` where the mistake is in no single one.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _KeyedError(BgjobsError):
+    """An error about one job.
+
+    Attributes:
+        key: The key of the job, or ``None`` where it has none yet.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class InvalidJobError(_KeyedError, TypeError):
+    """What was given as a job, as its action or as its error handler cannot be run as one."""
+
+
+class DuplicateJobError(_KeyedError, ValueError):
+    """A second job under a key that is taken."""
+
+
+class UnknownJobError(_KeyedError, LookupError):
+    """No job is registered under that key."""
+
+
+class ResolverError(_KeyedError, TypeError):
+    """The resolver gave something that is not a context manager."""
+
+
+class LifecycleError(BgjobsError, RuntimeError):
+    """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
