@@ -1,1 +1,47 @@
 """Recurring background jobs on six-field cron schedules: a thin adapter over APScheduler 3.11."""
+
+from ._cron import CronExpression
+from ._errors import (
+    BgjobsError,
+    ConfigurationError,
+    CronFormatError,
+    DuplicateJobError,
+    InvalidJobError,
+    LifecycleError,
+    NeverFiresError,
+    ResolverError,
+    UnknownJobError,
+)
+from ._job import BackgroundJob, Job, Resolver
+from ._jobs import BackgroundJobs
+from ._options import BackgroundJobOptions
+from ._outcome import Cancelled, Skipped
+from ._run import CurrentRun, current_run
+from ._settings import BackgroundJobsSettings
+from ._token import CancellationToken
+from ._trigger import cron_trigger_arguments
+
+__all__ = [
+    "BackgroundJob",
+    "BackgroundJobOptions",
+    "BackgroundJobs",
+    "BackgroundJobsSettings",
+    "BgjobsError",
+    "CancellationToken",
+    "Cancelled",
+    "ConfigurationError",
+    "CronExpression",
+    "CronFormatError",
+    "CurrentRun",
+    "DuplicateJobError",
+    "InvalidJobError",
+    "Job",
+    "LifecycleError",
+    "NeverFiresError",
+    "Resolver",
+    "ResolverError",
+    "Skipped",
+    "UnknownJobError",
+    "cron_trigger_arguments",
+    "current_run",
+]

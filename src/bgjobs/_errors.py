@@ -16,6 +16,9 @@ attributes; the message names what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BgjobsError(Exception):
     """The root of the tree: catches everything that bgjobs raises itself."""
@@ -91,3 +94,9 @@ class ResolverError(_KeyedError, TypeError):
 
 class LifecycleError(BgjobsError, RuntimeError):
     """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
+
+
+def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str:
+    """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+    near = difflib.get_close_matches(name.casefold(), [*known], 1, least)
+    return f"; did you mean {near[0]!r}?" if near else ""

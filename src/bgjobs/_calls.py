@@ -1,0 +1,50 @@
+"""How the owner of a run, a task or a thread, calls code that may be sync or async."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from ._loop import wait_in_thread
+
+T = TypeVar("T")
+
+
+class Calls(Protocol):
+    """How the owner of a run calls the job's code, which may be sync or async."""
+
+    async def __call__(self, func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+        """Call `func` and await what it returns, if need be."""
+        ...
+
+
+async def in_task(func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+    """`Calls` of a task: sync code goes to a thread, so that it never blocks the event loop."""
+    if inspect.iscoroutinefunction(func):
+        return await func(*args, **kwargs)
+    value = await asyncio.to_thread(func, *args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
+
+
+class InThread:
+    """`Calls` of a thread: async code goes to the event loop `get_loop()`, and the thread waits for it."""
+
+    def __init__(self, get_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self._get_loop = get_loop
+
+    async def __call__(self, func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+        """Call `func`; block this thread where it must be awaited."""
+        value = func(*args, **kwargs)
+        return wait_in_thread(value, self._get_loop()) if inspect.isawaitable(value) else value
+
+
+def drive(half: Coroutine[Any, Any, T]) -> T:
+    """Run one half of a run's life in this thread, where nothing in it suspends."""
+    try:
+        half.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    half.close()
+    raise AssertionError("a run that a thread owns must block, not suspend")

@@ -1,0 +1,218 @@
+"""What a job is: a class with `action_to_do`, or a function; and the check that what was given can be run as one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from ._errors import InvalidJobError, did_you_mean
+
+T = TypeVar("T")
+
+TOKEN = "cancellation_token"
+
+
+class BackgroundJob(Protocol):
+    """The shape of a job class; inherit from it or not.
+
+    ``action_to_do`` is called on a fresh instance at each run. It is sync or async, takes a `CancellationToken` if it
+    names a parameter ``cancellation_token``, and the job's ``kwargs`` by keyword; what it returns is not used.
+
+    ``on_exception(self, exception)``, sync or async, may stand beside it: it is called on the same instance when the
+    run fails. It is left out here because a job need not have it.
+
+    The counterpart of ``IBackgroundJob`` (``ActionToDoAsync``, ``OnException``).
+    """
+
+    @property
+    def action_to_do(self) -> Callable[..., object]:
+        """What the job does."""
+        ...
+
+
+class Resolver(Protocol):
+    """Gives each run its fresh instance, and the scope around it.
+
+    Any function decorated with `contextlib.contextmanager` or `contextlib.asynccontextmanager` that takes the job class
+    and yields an instance of it: a dependency injection container, or a few lines by hand.
+    """
+
+    def __call__(self, job_type: type[T], /) -> AbstractContextManager[T] | AbstractAsyncContextManager[T]:
+        """Open the scope of one run of `job_type`."""
+        ...
+
+
+#: What `BackgroundJobs.add_background_job` takes: a job class, a function, or a `functools.partial` of either.
+Job = type[BackgroundJob] | Callable[..., object]
+#: What may stand as ``on_exception`` of a function: sync or async, called with the exception.
+ExceptionHandler = Callable[[Exception], object]
+
+
+class Target:
+    """A job as given, inspected: what a run calls, and how.
+
+    Attributes:
+        name: The name of the class or function, the default of the key; ``None`` for a lambda.
+        job_type: The class that a resolver is asked for; ``None`` for functions and for partials of a class.
+        is_coroutine: Whether the action is an ``async def``.
+        takes_token: Whether the action has a parameter ``cancellation_token``.
+    """
+
+    __slots__ = ("_factory", "_function", "_on_exception", "is_coroutine", "job_type", "name", "takes_token")
+
+    def __init__(self, job: Job, on_exception: ExceptionHandler | None = None) -> None:
+        base = job.func if isinstance(job, functools.partial) else job
+        self._factory: Callable[[], Any] | None = None
+        self._function: Callable[..., object] | None = None
+        self._on_exception = on_exception
+        if inspect.isclass(base):
+            self._factory = job
+            action = _class_action(base, on_exception)
+        elif inspect.isroutine(base):
+            self._function = action = job
+            if on_exception is not None:
+                _require_handler(on_exception, "on_exception")
+        else:
+            raise InvalidJobError(_no_job(job))
+        _refuse_generator(action, getattr(base, "__qualname__", repr(base)))
+        self.job_type: type[Any] | None = job if inspect.isclass(job) else None
+        self.name: str | None = None if base.__name__ == "<lambda>" else base.__name__
+        self.is_coroutine = inspect.iscoroutinefunction(action)
+        self.takes_token = TOKEN in (_parameters(self._signature_source()) or {})
+
+    def _signature_source(self) -> Callable[..., object]:
+        """The callable whose parameters the kwargs fill; a class's action is looked at as bound to an instance."""
+        if self._function is not None:
+            return self._function
+        base = self._factory.func if isinstance(self._factory, functools.partial) else self._factory
+        return _bound(base, "action_to_do")
+
+    def check_kwargs(self, kwargs: Mapping[str, object], key: str) -> None:
+        """Raise `InvalidJobError` unless `kwargs` and the token fill the action's parameters."""
+        what = "action_to_do" if self._factory else "the function"
+        _check_call(self._signature_source(), kwargs, f"job {key!r}: {what}", key)
+
+    def check_constructor(self, key: str) -> None:
+        """Raise `InvalidJobError` unless a plain call, as made without a resolver, can construct the instance."""
+        if self._factory is None:
+            return
+        if inspect.isabstract(self._factory) or getattr(self._factory, "_is_protocol", False):
+            raise InvalidJobError(f"job {key!r}: {self.name} is abstract; set a resolver that gives an instance", key)
+        missing = _unfilled(self._factory, ())
+        if missing:
+            raise InvalidJobError(
+                f"job {key!r}: the constructor of {self.name} needs {_listed(missing)}; set jobs.resolver, or give "
+                f"functools.partial({self.name}, ...) instead of the class",
+                key,
+            )
+
+    def construct(self) -> object:
+        """A fresh instance for one run, without a resolver; ``None`` for a function."""
+        return None if self._factory is None else self._factory()
+
+    def action(self, instance: Any) -> Callable[..., object]:
+        """What a run calls."""
+        if self._function is not None:
+            return self._function
+        return instance.action_to_do  # type: ignore[no-any-return]
+
+    def handler(self, instance: Any) -> ExceptionHandler | None:
+        """What a failed run calls, if anything: a class's own method on its very instance."""
+        return self._on_exception if self._function is not None else getattr(instance, "on_exception", None)
+
+
+def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., object]:
+    """The action of a job class, after a look at what the class must and must not have."""
+    name = job_type.__name__
+    action = getattr(job_type, "action_to_do", None)
+    if not callable(action):
+        hint = did_you_mean("action_to_do", [n for n in dir(job_type) if not n.startswith("_")], least=0.5)
+        raise InvalidJobError(f"{name} has no method action_to_do(self[, cancellation_token]){hint}")
+    if on_exception is not None:
+        raise InvalidJobError(f"on_exception= is for functions; give {name} a method on_exception(self, exception)")
+    if hasattr(job_type, "on_exception"):
+        _require_handler(_bound(job_type, "on_exception"), f"{name}.on_exception")
+    return action  # type: ignore[no-any-return]
+
+
+def _bound(job_type: Any, name: str) -> Callable[..., object]:
+    """A method as an instance would see it: a plain function without its ``self``."""
+    raw = inspect.getattr_static(job_type, name)
+    if isinstance(raw, (staticmethod, classmethod)):
+        return getattr(job_type, name)  # type: ignore[no-any-return]
+    return functools.partial(raw, None) if inspect.isroutine(raw) else raw
+
+
+def _require_handler(handler: Any, what: str) -> None:
+    if not callable(handler):
+        raise InvalidJobError(f"{what} must be a function that takes the exception, not {handler!r}")
+    _refuse_generator(handler, what)
+    try:
+        inspect.signature(handler).bind(Exception())
+    except TypeError as exc:
+        raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
+    except ValueError:  # a builtin without a signature
+        pass
+
+
+def _refuse_generator(action: Callable[..., object], what: str) -> None:
+    if inspect.isgeneratorfunction(action) or inspect.isasyncgenfunction(action):
+        raise InvalidJobError(f"{what} contains a yield, so that calling it runs nothing; a job returns")
+
+
+def _no_job(job: object) -> str:
+    name = type(job).__name__
+    if isinstance(job, str):
+        return f"{job!r} is no job; give the class or function itself, or name it in the settings (job = {job!r})"
+    if inspect.iscoroutine(job):
+        job.close()
+        return f"a coroutine is no job; give the function {job.__name__} itself, without calling it"
+    if hasattr(job, "action_to_do"):
+        return (
+            f"an instance of {name} is no job, since every run gets a fresh one; give the class {name}, or "
+            f"functools.partial({name}, ...) with its constructor arguments"
+        )
+    return f"{job!r} is no job; give a class with action_to_do, a function, or a functools.partial of either"
+
+
+def _parameters(func: Callable[..., object]) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a callable; ``None`` for a builtin that does not tell them."""
+    try:
+        return inspect.signature(func).parameters
+    except (ValueError, TypeError):
+        return None
+
+
+def _unfilled(func: Callable[..., object], given: Collection[str]) -> list[str]:
+    return [
+        p.name
+        for p in (_parameters(func) or {}).values()
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.name not in given or p.kind is p.POSITIONAL_ONLY)
+    ]
+
+
+def _check_call(func: Callable[..., object], given: Collection[str], what: str, key: str) -> None:
+    if TOKEN in given:
+        raise InvalidJobError(f"{what} gets its {TOKEN} from bgjobs; take it out of kwargs", key)
+    missing = _unfilled(func, {*given, TOKEN})
+    if missing:
+        example = ", ".join(f"{name!r}: ..." for name in missing)
+        raise InvalidJobError(
+            f"{what} has required parameters that nothing fills: {_listed(missing)}; give kwargs={{{example}}}", key
+        )
+    parameters = _parameters(func)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in given:
+        if name not in parameters:
+            hint = did_you_mean(name, parameters)
+            raise InvalidJobError(f"{what} has no parameter {name!r} that kwargs could fill{hint}", key)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,266 @@
+"""The facade: registering jobs, warming them up, closing them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar, Unpack
+
+from ._errors import DuplicateJobError, LifecycleError
+from ._job import ExceptionHandler, Job, Resolver
+from ._lifecycle import Lifecycle
+from ._loop import in_daemon_thread
+from ._options import BackgroundJobOptions, JobOptions
+from ._registration import load, registered
+from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
+from ._settings import BackgroundJobsSettings
+from ._signals import on_stop_signal
+
+J = TypeVar("J", bound=Job)
+
+
+class BackgroundJobs:
+    """Background jobs on one APScheduler scheduler.
+
+    Register jobs with `add_background_job`, then start them with `warm_up` (or ``async with``, ``with``, `lifespan`,
+    `run`). Nothing runs before that. The counterpart of ``AddBackgroundJob`` and ``WarmUpAsync``.
+
+    Args:
+        scheduler: An `AsyncIOScheduler`, `BackgroundScheduler` or `BlockingScheduler` of APScheduler 3, running or not;
+            its other jobs and listeners are left alone, and it is stopped only if bgjobs started it. ``None`` makes one
+            at warm-up: asyncio where an event loop is running, else background, unless the settings name the kind.
+        settings: What the environment and a file say; ``None`` reads them; `BackgroundJobsSettings.defaults`
+            reads none.
+        resolver: Gives each run of a class its instance and scope; ``None`` calls the class. May be set until warm-up.
+
+    Raises:
+        ConfigurationError: The scheduler is none that can run jobs, or the settings are wrong.
+        BgjobsError: A job of the settings cannot be registered; as in `add_background_job`.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any = None,
+        *,
+        settings: BackgroundJobsSettings | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self._settings = BackgroundJobsSettings() if settings is None else settings
+        given = None if scheduler is None else SchedulerBridge(scheduler)
+        self._lifecycle = Lifecycle(given, self._settings)
+        self.resolver = resolver
+        for entry in self._settings.jobs.values():
+            if entry.job is not None and entry.key is not None:
+                self.add_background_job(load(entry.job, entry.key), key=entry.key)
+
+    @property
+    def resolver(self) -> Resolver | None:
+        """What gives each run of a class its instance and scope; ``None`` calls the class."""
+        return self._lifecycle.runner.resolver
+
+    @resolver.setter
+    def resolver(self, resolver: Resolver | None) -> None:
+        if self._lifecycle.is_warm:
+            raise LifecycleError("the resolver can be set until warm_up(); these jobs are warm")
+        self._lifecycle.runner.resolver = resolver
+
+    # -- registering ---------------------------------------------------------------------------------------------
+
+    def add_background_job(
+        self,
+        job: Job,
+        *,
+        cron: str | None = None,
+        trigger: Any = None,
+        run_immediately: bool = False,
+        key: str | None = None,
+        on_exception: ExceptionHandler | None = None,
+        kwargs: dict[str, Any] | None = None,
+        options: BackgroundJobOptions | None = None,
+        **more: Unpack[JobOptions],
+    ) -> Self:
+        """Register a job; after warm-up, schedule it at once. The counterpart of ``AddBackgroundJob``.
+
+        Settings for the same key win over what is given here.
+
+        Args:
+            job: A class with ``action_to_do``, a sync or async function, or a `functools.partial` of either.
+            cron: Six fields, seconds first, Sunday = 0; ``None`` where `trigger` or the settings give the schedule.
+            trigger: Any APScheduler trigger instead of `cron`.
+            run_immediately: Whether to run once at warm-up, too.
+            key: The unique name; ``None`` takes the name of the class or function.
+            on_exception: For functions: called with the exception when a run fails. A class has its method.
+            kwargs: Keyword arguments of the action or function.
+            options: A ready model; the other arguments win over it.
+            more: Every other option of `BackgroundJobOptions`.
+
+        Returns:
+            The facade, so that calls chain.
+
+        Raises:
+            CronFormatError: The cron text cannot be read.
+            NeverFiresError: No date can match it.
+            DuplicateJobError: The key is taken.
+            InvalidJobError: The job cannot be run as one.
+            ConfigurationError: An option is wrong or unknown.
+        """
+        values = {} if options is None else {name: getattr(options, name) for name in options.model_fields_set}
+        named = {
+            "cron": cron,
+            "trigger": trigger,
+            "key": key,
+            "kwargs": kwargs,
+            "run_immediately": run_immediately or None,
+        }
+        values |= {name: value for name, value in named.items() if value is not None} | more
+        new = registered(
+            job, values, on_exception=on_exception, settings=self._settings, timezone=self._lifecycle.timezone
+        )
+        if new.key in self._lifecycle.ledger.jobs:
+            raise DuplicateJobError(
+                f"a job with the key {new.key!r} is registered already; set key to tell the two apart", new.key
+            )
+        self._lifecycle.add(new)
+        return self
+
+    def background_job(
+        self,
+        *,
+        cron: str | None = None,
+        trigger: Any = None,
+        run_immediately: bool = False,
+        key: str | None = None,
+        on_exception: ExceptionHandler | None = None,
+        kwargs: dict[str, Any] | None = None,
+        options: BackgroundJobOptions | None = None,
+        **more: Unpack[JobOptions],
+    ) -> Callable[[J], J]:
+        """Same as `add_background_job`, as a decorator of the class or function, which it returns unchanged."""
+
+        def register(job: J) -> J:
+            self.add_background_job(
+                job,
+                cron=cron,
+                trigger=trigger,
+                run_immediately=run_immediately,
+                key=key,
+                on_exception=on_exception,
+                kwargs=kwargs,
+                options=options,
+                **more,
+            )
+            return job
+
+        return register
+
+    # -- warming up ----------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> Self:
+        """Schedule the jobs, start the scheduler if it is not running, and make the immediate runs.
+
+        The counterpart of ``WarmUpAsync``. On a `BlockingScheduler` this blocks until the jobs are closed, which Ctrl-C
+        and SIGTERM do. Works again after a close.
+
+        Returns:
+            The facade.
+
+        Raises:
+            LifecycleError: The jobs are warm already, or an asyncio scheduler finds no running event loop.
+            InvalidJobError: A constructor needs arguments, and there is no resolver.
+            ConfigurationError: An executor or job store is unknown or cannot serve, or settings match no job.
+        """
+        self._lifecycle.warm_up()
+        return self
+
+    def run(self) -> None:
+        """The whole of a plain script: warm up, run until Ctrl-C or SIGTERM (or a close), and close.
+
+        Without a scheduler it runs on asyncio, unless the settings name another kind.
+
+        Raises:
+            LifecycleError: An event loop is running here already; use ``async with jobs:`` there.
+        """
+        _refuse_running_loop("run() starts an event loop of its own; use `async with jobs:` in one that is running")
+        kind = self._lifecycle.kind(otherwise=ASYNCIO)
+        if kind == BLOCKING:
+            self.warm_up()
+            return
+        with on_stop_signal(self._lifecycle.stopped.set):
+            if kind == ASYNCIO:
+                asyncio.run(self._serve())
+            else:
+                with self:
+                    self._lifecycle.stopped.wait()
+
+    async def _serve(self) -> None:
+        async with self:
+            await in_daemon_thread(self._lifecycle.stopped.wait)
+
+    # -- closing -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let no new run begin, ask the running ones to end, wait for them, and stop the scheduler if it is ours.
+
+        Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; coroutines that are left are cancelled,
+        threads that are left are named in a warning. From inside a job, closing is only requested.
+        Nothing happens where the jobs are not warm.
+
+        Raises:
+            LifecycleError: An event loop is running here, which this would block; use `aclose`.
+        """
+        if self._lifecycle.ledger.is_inside_a_run():
+            threading.Thread(target=self._lifecycle.close, name="bgjobs-close").start()
+            return
+        _refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
+        self._lifecycle.close()
+
+    async def aclose(self) -> None:
+        """Same as `close`, without blocking the event loop; on every kind of scheduler."""
+        closed = in_daemon_thread(self._lifecycle.close)
+        if not self._lifecycle.ledger.is_inside_a_run():
+            await closed
+
+    def __enter__(self) -> Self:
+        _refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
+        if self._lifecycle.kind() == BLOCKING:
+            raise LifecycleError(
+                "a BlockingScheduler blocks in warm_up(), which closes at the end; call that, not `with`"
+            )
+        return self.warm_up()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        if self._lifecycle.kind() == BLOCKING:
+            raise LifecycleError(
+                "a BlockingScheduler would block the event loop that is running here; take another kind"
+            )
+        return self.warm_up()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
+        """Warm up and close around an application; fits FastAPI, Starlette and Litestar as it stands.
+
+        Args:
+            app: The application, as the framework passes it; not used.
+        """
+        async with self:
+            yield
+
+    def __repr__(self) -> str:
+        state = "warm" if self._lifecycle.is_warm else "not warm"
+        return f"<BackgroundJobs {state}, {len(self._lifecycle.ledger.jobs)} jobs>"
+
+
+def _refuse_running_loop(message: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise LifecycleError(message)

@@ -1,0 +1,184 @@
+"""From cold to warm and back: starting and closing what one facade runs."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from datetime import UTC, tzinfo
+
+from . import _log
+from ._errors import ConfigurationError, LifecycleError, did_you_mean
+from ._ledger import Ledger
+from ._loop import LoopThread
+from ._run import RegisteredJob
+from ._runner import Runner
+from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge, is_finished
+from ._settings import BackgroundJobsSettings, fold
+from ._signals import on_stop_signal
+from ._tick import applications
+
+
+class Lifecycle:
+    """The scheduler, the runner and the event loop of one facade, from warm-up to close.
+
+    Attributes:
+        ledger: The jobs, and the runs that are going.
+        runner: Makes the runs.
+        given: The scheduler of the user; ``None`` to make one at warm-up.
+        timezone: The zone of jobs that name none.
+        stopped: Set while the jobs are not warm, and when somebody asks `run` to stop.
+    """
+
+    def __init__(self, given: SchedulerBridge | None, settings: BackgroundJobsSettings) -> None:
+        self.given = given
+        self.ledger = Ledger(log_runs=settings.log_runs)
+        self.runner = Runner(self.ledger, get_loop=self._loop, await_submission=self._await_submission)
+        self.stopped = threading.Event()
+        self._settings = settings
+        self._loops = LoopThread()
+        self._close_lock = threading.Lock()
+        self._bridge: SchedulerBridge | None = None  # while warm
+        self._name = ""  # while warm: the name in `applications`
+        self.timezone = self._default_timezone()
+        if given is not None and not given.running:
+            given.warn_when_started(self._warn_if_cold)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the jobs are warmed up and not closed."""
+        return self._bridge is not None
+
+    def kind(self, otherwise: str | None = None) -> str:
+        """The kind of scheduler: the given one's, that of the settings, `otherwise`, or what fits here."""
+        named = self.given.kind if self.given else self._settings.scheduler or otherwise
+        if named is not None:
+            return named
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return BACKGROUND
+        return ASYNCIO
+
+    def add(self, job: RegisteredJob) -> None:
+        """Take up a job that was registered; schedule it, where the jobs are warm."""
+        if self._bridge is not None:
+            self._check(job, self._bridge)
+        self.ledger.jobs[job.key] = job
+        if self._bridge is not None:
+            self._schedule(job, self._bridge)
+
+    def warm_up(self) -> None:
+        """See `BackgroundJobs.warm_up`."""
+        if self._bridge is not None:
+            raise LifecycleError("these jobs are warm already; warm_up() is called once, and again after a close")
+        bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone)
+        bridge.prepare()
+        self._check_all(bridge)
+        self._bridge = bridge
+        self.stopped.clear()
+        self.ledger.reopen()
+        self._name = _enlist(self._settings.application, self.runner)
+        bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
+        self.runner.listening = True
+        atexit.register(self.close)
+        try:
+            for job in self.ledger.jobs.values():
+                self._schedule(job, bridge)
+            if bridge.kind == BLOCKING and not bridge.running:
+                self._block(bridge)
+            else:
+                bridge.start()
+        except BaseException:
+            self._release(bridge)
+            raise
+
+    def close(self) -> None:
+        """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
+        with self._close_lock:
+            bridge = self._bridge
+            if bridge is None:
+                return
+            try:
+                bridge.hold()
+                self.ledger.drain(self._settings.shutdown_timeout)
+            finally:
+                self._release(bridge)
+
+    def _release(self, bridge: SchedulerBridge) -> None:
+        atexit.unregister(self.close)
+        bridge.stop()
+        bridge.unlisten()
+        self.runner.listening = False
+        self._loops.stop()
+        applications.pop(self._name, None)
+        self._bridge = None
+        self.stopped.set()
+
+    def _block(self, bridge: SchedulerBridge) -> None:
+        """Start a blocking scheduler, and come back when all is closed."""
+        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
+            bridge.start()
+            self.close()
+
+    def _check_all(self, bridge: SchedulerBridge) -> None:
+        for job in self.ledger.jobs.values():
+            self._check(job, bridge)
+        known = {fold(key): key for key in self.ledger.jobs}
+        for name, entry in self._settings.jobs.items():
+            if name not in known:
+                key = entry.key or name
+                raise ConfigurationError(
+                    f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, known.values())}; "
+                    "register it in code, or say where it is: job = 'package.module:Name'",
+                    "jobs",
+                )
+
+    def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
+        if job.schedule is None:
+            return
+        bridge.check(job)
+        if self.runner.resolver is None:
+            job.target.check_constructor(job.key)
+
+    def _schedule(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
+        if job.schedule is None:
+            _log.info(job.key, f"job {job.key!r} is switched off")
+        elif is_finished(job.schedule):
+            _log.warning(job.key, f"job {job.key!r} is finished: no fire time is left before its end")
+        else:
+            bridge.add(self._name, job)
+
+    def _default_timezone(self) -> tzinfo:
+        if self._settings.timezone is not None:
+            return self._settings.timezone
+        if self.given is None:
+            return UTC
+        _log.info(None, f"jobs without a time zone of their own run in the scheduler's: {self.given.timezone}")
+        return self.given.timezone
+
+    def _warn_if_cold(self) -> None:
+        if self._bridge is None and self.ledger.jobs:
+            _log.warning(
+                None,
+                f"the scheduler was started, but its {len(self.ledger.jobs)} background jobs run only "
+                "after jobs.warm_up()",
+            )
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Where async code goes that a thread waits for."""
+        loop = self._bridge.loop if self._bridge else None
+        return self._loops.get() if loop is None or loop.is_closed() else loop
+
+    def _await_submission(self, executor: str) -> None:
+        if self._bridge is not None:
+            self._bridge.await_submission(executor)
+
+
+def _enlist(application: str, runner: Runner) -> str:
+    """Make a runner known under its application's name, or the nearest that is free in this process."""
+    name, n = application, 1
+    while applications.setdefault(name, runner) is not runner:
+        n += 1
+        name = f"{application}#{n}"
+    return name

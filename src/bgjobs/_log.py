@@ -1,0 +1,93 @@
+"""What bgjobs logs, through loguru: every failure and every run that did not take place; successes only when asked.
+
+``job``, ``run_id``, ``scheduled_at`` and ``duration_ms`` are bound (``record["extra"]``). A failure's traceback is
+APScheduler's to log (logger ``apscheduler.executors.*``); it appears here only where APScheduler cannot know of it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from ._run import Run
+
+
+def _of(run: Run) -> Any:
+    return logger.bind(
+        job=run.key,
+        run_id=run.run_id,
+        scheduled_at=run.scheduled_at.isoformat(),
+        duration_ms=round((time.monotonic() - run.started) * 1000, 1),
+    )
+
+
+def context(run: Run) -> AbstractContextManager[None]:
+    """Has the job's own loguru calls carry ``job`` and ``run_id``, for the time of a ``with`` block."""
+    return logger.contextualize(job=run.key, run_id=run.run_id)
+
+
+def succeeded(run: Run) -> None:
+    """A run ended well."""
+    _of(run).info(f"job {run.key!r} succeeded in {time.monotonic() - run.started:.3f} s")
+
+
+def failed(run: Run, error: BaseException, *, with_traceback: bool = False) -> None:
+    """A run failed; with its traceback only where APScheduler does not log it."""
+    told = f"job {run.key!r} failed: {type(error).__name__}: {error}"
+    if not run.resolved:
+        told += " (no instance could be made, so there is no on_exception to call)"
+    _of(run).opt(exception=error if with_traceback else None).error(told)
+
+
+def handler_failed(run: Run, error: BaseException) -> None:
+    """``on_exception`` itself raised."""
+    _of(run).opt(exception=error).error(f"on_exception of job {run.key!r} raised {type(error).__name__}: {error}")
+
+
+def scope_failed(run: Run, error: BaseException) -> None:
+    """The resolver's scope raised when it was closed after a failure that was already reported."""
+    told = f"the scope of job {run.key!r} raised {type(error).__name__} when it was closed: {error}"
+    _of(run).opt(exception=error).error(told)
+
+
+def cancelled(run: Run) -> None:
+    """A run was cancelled, by closing or from outside."""
+    _of(run).warning(f"job {run.key!r} was cancelled")
+
+
+def overstayed(run: Run, timeout: float) -> None:
+    """A sync run goes on after its timeout: it was asked to end, nothing can force it."""
+    how = "" if run.job.target.takes_token else ", but takes no cancellation_token and cannot hear it"
+    _of(run).warning(f"job {run.key!r} exceeded its timeout of {timeout:g} s; it was asked to end{how}")
+
+
+def abandoned(run: Run) -> None:
+    """A run did not end within ``shutdown_timeout``."""
+    _of(run).warning(f"job {run.key!r} did not end in time and is left behind, still running")
+
+
+def skipped(key: str, reason: str, scheduled_at: datetime, *, level: str = "WARNING") -> None:
+    """A run did not take place."""
+    bound = logger.bind(job=key, scheduled_at=scheduled_at.isoformat(), reason=reason)
+    bound.log(level, f"job {key!r} scheduled at {scheduled_at.isoformat(timespec='seconds')} was skipped: {reason}")
+
+
+def overlapped(run: Run, times: int) -> None:
+    """A run ended during which several further ones were skipped; the first of them was logged when it was."""
+    _of(run).warning(f"job {run.key!r} was skipped {times} times while this run was going")
+
+
+def warning(key: str | None, message: str) -> None:
+    """A warning about one job, or about all (``None``)."""
+    (logger.bind(job=key) if key else logger).warning(message)
+
+
+def info(key: str | None, message: str) -> None:
+    """A fact about one job, or about all (``None``), that is told once."""
+    (logger.bind(job=key) if key else logger).info(message)

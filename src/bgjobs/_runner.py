@@ -1,0 +1,242 @@
+"""Who owns a run, and the runs that are going.
+
+A run is owned by one task or one thread, which opens its scope, runs its action, calls ``on_exception`` and closes the
+scope. The owner depends on the executor of the job and on the job:
+
+    executor        job      owner                                  at the error event
+    asyncio         async    APScheduler's own task (no resolver)   a task of its own settles, in the same context
+    asyncio         async    a task of its own (resolver)           that task goes on
+    asyncio         sync     a worker thread of the loop            that thread goes on
+    thread pool     sync     the worker thread that called us       the event is dispatched in it: it settles there
+    thread pool     async    a task in the facade's loop            that task goes on
+
+A sync job whose resolver gives an async scope is owned by a task, too, and its action goes to a thread.
+
+What APScheduler does not tell: it fires no event for an asyncio job after its shutdown; the wait for it is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from ._calls import InThread, drive, in_task
+from ._job import Resolver
+from ._ledger import Ledger
+from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Skipped, Succeeded
+from ._run import Run
+from ._tick import Ticket
+
+#: Seconds after which a failed run no longer waits for the error event of APScheduler.
+EVENT_TIMEOUT = 5.0
+
+
+class Runner:
+    """Makes the runs of one facade.
+
+    Attributes:
+        ledger: The jobs, and the runs that are going.
+        resolver: What gives a run its scope and instance; ``None`` to call the class.
+        listening: Whether the scheduler's error events reach `errored`.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        get_loop: Callable[[], asyncio.AbstractEventLoop],
+        await_submission: Callable[[str], None],
+    ) -> None:
+        self.ledger = ledger
+        self.resolver: Resolver | None = None
+        self.listening = False
+        self._get_loop = get_loop
+        self._await_submission = await_submission
+        self._in_thread = InThread(get_loop)
+        self._expected: dict[Ticket, Callable[[], object]] = {}  # failed runs that wait for their error event
+
+    def fire(self, key: str, kind: str, ticket: Ticket) -> object:
+        """Make a run from an executor's worker thread, and return its value to APScheduler, or raise its error."""
+        run = self.ledger.begin(key, kind, ticket[1])
+        if isinstance(run, Skipped):
+            return run
+        try:
+            outcome: Outcome = NeedsTask(None)
+            context = copy_context()
+            if not run.job.target.is_coroutine:
+                outcome = context.run(drive, run.perform(self._in_thread, self.resolver))
+            if isinstance(outcome, NeedsTask):
+                reported: Future[Outcome] = Future()
+                self._start_task(self._get_loop(), run, ticket, reported, outcome.scope)
+                with suppress(CancelledError):
+                    return _told(reported.result())
+                return Cancelled()
+            self.ledger.acted(run, outcome)
+        except BaseException:
+            self.ledger.drop(run)
+            raise
+        if isinstance(outcome, Failed):
+            self._settle_in_worker(run, ticket, context, outcome.error)
+        else:
+            self.ledger.ended(run)
+        return _told(outcome)
+
+    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> object:
+        """Make a run from an asyncio executor's task, and return its value to APScheduler, or raise its error."""
+        run = self.ledger.begin(key, kind, ticket[1])
+        if isinstance(run, Skipped):
+            return run
+        target = run.job.target
+        try:
+            if target.is_coroutine and (self.resolver is None or target.job_type is None):
+                return _told(await self._run_here(run, ticket))
+            loop = asyncio.get_running_loop()
+            outcome: Outcome = NeedsTask(None)
+            if not target.is_coroutine:
+                reported: Future[Outcome] = Future()
+                own = partial(copy_context().run, self._own_in_worker, run, ticket, reported)
+                loop.run_in_executor(None, own)
+                outcome = await _reported(run, reported)
+            if isinstance(outcome, NeedsTask):
+                reported = Future()
+                self._start_task(loop, run, ticket, reported, outcome.scope)
+                outcome = await _reported(run, reported)
+            return _told(outcome)
+        except BaseException:
+            self.ledger.drop(run)
+            raise
+
+    # -- the owners ----------------------------------------------------------------------------------------------
+
+    async def _run_here(self, run: Run, ticket: Ticket) -> Outcome:
+        """An async job without a scope, in the task that APScheduler made for it."""
+        run.task = asyncio.current_task()
+        outcome = await run.perform(in_task, None)
+        self.ledger.acted(run, outcome)
+        if isinstance(outcome, Failed):
+            loop, context, error = asyncio.get_running_loop(), copy_context(), outcome.error
+
+            def settle() -> None:
+                run.task = loop.create_task(self._settle(run, error), context=context)
+
+            self._expect(ticket, settle, loop)
+        else:
+            self.ledger.ended(run)
+        return outcome
+
+    async def _settle(self, run: Run, error: BaseException) -> None:
+        await run.settle(in_task, error)
+        self.ledger.ended(run)
+
+    def _start_task(
+        self, loop: asyncio.AbstractEventLoop, run: Run, ticket: Ticket, reported: Future[Outcome], scope: Any
+    ) -> None:
+        def start() -> None:
+            run.task = loop.create_task(self._own_in_task(run, ticket, reported, scope))
+            run.task.add_done_callback(never_began)
+
+        def never_began(_: object) -> None:  # for a task that was cancelled before its first step; else nothing
+            reported.cancel()
+            self.ledger.drop(run)
+
+        loop.call_soon_threadsafe(start)
+
+    async def _own_in_task(self, run: Run, ticket: Ticket, reported: Future[Outcome], scope: Any) -> None:
+        """The whole life of a run in a task of its own."""
+        outcome = await run.perform(in_task, self.resolver, scope)
+        alone = not reported.set_running_or_notify_cancel()
+        self.ledger.acted(run, outcome, alone=alone)
+        loop = asyncio.get_running_loop()
+        routed = asyncio.Event()
+        if not alone:
+            if isinstance(outcome, Failed):
+                self._expect(ticket, lambda: loop.call_soon_threadsafe(routed.set), loop)
+            reported.set_result(outcome)
+        if isinstance(outcome, Failed):
+            if not alone:
+                with suppress(asyncio.CancelledError):  # a drain that cancels the wait does not cancel on_exception
+                    await routed.wait()
+            await run.settle(in_task, outcome.error)
+        self.ledger.ended(run)
+
+    def _own_in_worker(self, run: Run, ticket: Ticket, reported: Future[Outcome]) -> None:
+        """The whole life of a sync run in a worker thread of the event loop."""
+        outcome = drive(run.perform(self._in_thread, self.resolver))
+        alone = not reported.set_running_or_notify_cancel()
+        if isinstance(outcome, NeedsTask):
+            if alone:
+                self.ledger.drop(run)
+            else:
+                reported.set_result(outcome)
+            return
+        self.ledger.acted(run, outcome, alone=alone)
+        routed = threading.Event()
+        if not alone:
+            if isinstance(outcome, Failed):
+                self._expect(ticket, routed.set)
+            reported.set_result(outcome)
+        if isinstance(outcome, Failed):
+            if not alone:
+                routed.wait(EVENT_TIMEOUT if self.listening else 0)
+                self._expected.pop(ticket, None)
+            drive(run.settle(self._in_thread, outcome.error))
+        self.ledger.ended(run)
+
+    def _settle_in_worker(self, run: Run, ticket: Ticket, context: Context, error: BaseException) -> None:
+        """Have a sync run of a thread pool settled in this very thread, when it has raised and the event comes."""
+        owner = threading.get_ident()
+
+        def settle() -> None:
+            context.run(drive, run.settle(self._in_thread, error))
+            self.ledger.ended(run)
+
+        def resume() -> None:
+            if threading.get_ident() == owner:
+                settle()
+            else:  # an executor with other habits: never on the scheduler's own thread
+                threading.Thread(target=settle, name=f"bgjobs-{run.key}", daemon=True).start()
+
+        if self.listening:
+            self._expect(ticket, resume)
+            self._await_submission(run.job.options.executor)
+        else:
+            settle()
+
+    # -- what APScheduler tells ----------------------------------------------------------------------------------
+
+    def _expect(
+        self, ticket: Ticket, resume: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self._expected[ticket] = resume
+        if loop is not None:
+            loop.call_later(EVENT_TIMEOUT if self.listening else 0, self.errored, ticket)
+
+    def errored(self, ticket: Ticket) -> None:
+        """APScheduler has logged the error of this run and fired its event: let the owner settle."""
+        resume = self._expected.pop(ticket, None)
+        if resume is not None:
+            resume()
+
+
+async def _reported(run: Run, reported: Future[Outcome]) -> Outcome:
+    """Wait for what the owner of a run reports; when cancelled meanwhile, pass that on and leave the owner alone."""
+    try:
+        return await asyncio.wrap_future(reported)
+    except asyncio.CancelledError:
+        run.cancel()
+        if reported.cancel():
+            return Cancelled()
+        return await asyncio.wrap_future(reported)
+
+
+def _told(outcome: Outcome) -> object:
+    """What APScheduler is told of a run: the value, or the error, raised."""
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return outcome.value if isinstance(outcome, Succeeded) else outcome

@@ -1,0 +1,271 @@
+"""The border with APScheduler: schedulers, executors, job stores and events.
+
+Together with `_trigger` the only module that imports APScheduler. What it uses that is not public API is pinned by a
+test: the executors and job stores by alias, an executor's lock and pool, the event loop of an `AsyncIOScheduler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_MISSED,
+    EVENT_SCHEDULER_SHUTDOWN,
+    EVENT_SCHEDULER_STARTED,
+)
+from apscheduler.executors.asyncio import AsyncIOExecutor
+from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import BaseScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from ._errors import ConfigurationError, LifecycleError, did_you_mean
+from ._run import SCHEDULED, STARTUP, RegisteredJob
+from ._tick import Ticket, fire, fire_async, job_id
+
+ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
+KINDS: dict[str, type[Any]] = {
+    ASYNCIO: AsyncIOScheduler,
+    BACKGROUND: BackgroundScheduler,
+    BLOCKING: BlockingScheduler,
+}
+
+#: Seconds that an event loop gets to shut its scheduler down.
+SHUTDOWN_TIMEOUT = 5.0
+
+
+def is_trigger(value: object) -> bool:
+    """Whether `value` can stand as ``trigger``."""
+    return isinstance(value, BaseTrigger)
+
+
+def is_finished(trigger: Any) -> bool:
+    """Whether no fire time is left."""
+    return trigger.get_next_fire_time(None, datetime.now(UTC)) is None
+
+
+class SchedulerBridge:
+    """One APScheduler scheduler, as bgjobs uses it.
+
+    Attributes:
+        scheduler: The scheduler itself.
+        kind: ``"asyncio"``, ``"background"`` or ``"blocking"``.
+        started_here: Whether bgjobs started it, and so is to stop it.
+        loop: The event loop of an asyncio scheduler, from `prepare` on; ``None`` for the others.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.kind = next((kind for kind, cls in KINDS.items() if isinstance(scheduler, cls)), "")
+        if not self.kind:
+            raise ConfigurationError(
+                f"{scheduler!r} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
+                "BlockingScheduler of APScheduler 3",
+                "scheduler",
+            )
+        self.started_here = False
+        self._listener: Callable[[Any], None] | None = None
+        self._keys: dict[str, str] = {}  # APScheduler's job ids -> keys
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def make(cls, kind: str, timezone: tzinfo) -> SchedulerBridge:
+        """A new scheduler of that kind."""
+        return cls(KINDS[kind](timezone=timezone))
+
+    @property
+    def running(self) -> bool:
+        """Whether the scheduler is started (paused or not)."""
+        return bool(self.scheduler.running)
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The scheduler's own time zone."""
+        return self.scheduler.timezone  # type: ignore[no-any-return]
+
+    def prepare(self) -> None:
+        """Find the event loop of an asyncio scheduler: its own, or the one that is running here.
+
+        Raises:
+            LifecycleError: There is neither.
+        """
+        self.loop = None
+        if self.kind != ASYNCIO:
+            return
+        loop = self.scheduler._eventloop  # noqa: SLF001 - not public
+        if loop is not None and not loop.is_closed():
+            self.loop = loop
+            return
+        try:
+            self.loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise LifecycleError(
+                "an asyncio scheduler starts in a running event loop, and none is running here: call warm_up() in a "
+                "coroutine, use `async with jobs:`, or call jobs.run()"
+            ) from None
+
+    # -- before the start ----------------------------------------------------------------------------------------
+
+    def check(self, job: RegisteredJob) -> None:
+        """Raise `ConfigurationError` unless the job's executor and job store exist and can serve it."""
+        options = job.options
+        executors = {"default": None, **self.scheduler._executors}  # noqa: SLF001 - no public list
+        stores = {"default", *self.scheduler._jobstores}  # noqa: SLF001
+        for name, alias, known in (
+            ("executor", options.executor, executors),
+            ("jobstore", options.jobstore, stores),
+        ):
+            if alias not in known:
+                raise ConfigurationError(
+                    f"job {job.key!r}: the scheduler has no {name} {alias!r}, only "
+                    f"{', '.join(repr(k) for k in sorted(known))}{did_you_mean(alias, known)}",
+                    name,
+                )
+        if isinstance(executors[options.executor], ProcessPoolExecutor):
+            raise ConfigurationError(
+                f"job {job.key!r}: the executor {options.executor!r} is a process pool, which the instance, the token "
+                "and the exception of a run cannot cross; use a thread pool or asyncio (a process pool may be used "
+                "inside the job)",
+                "executor",
+            )
+
+    def warn_when_started(self, warn: Callable[[], None]) -> None:
+        """Have `warn` called when the owner of the scheduler starts it."""
+        self.scheduler.add_listener(lambda _: warn(), EVENT_SCHEDULER_STARTED)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def add(self, application: str, job: RegisteredJob) -> None:
+        """Schedule the job, and its immediate run if it has one."""
+        options = job.options
+        func = fire_async if self._is_asyncio(options.executor) else fire
+        common = {"name": job.key, "executor": options.executor, "jobstore": options.jobstore, "replace_existing": True}
+        self._keys[job_id(job.key, SCHEDULED)] = self._keys[job_id(job.key, STARTUP)] = job.key
+        self.scheduler.add_job(
+            func,
+            job.schedule,
+            args=(application, job.key, SCHEDULED),
+            id=job_id(job.key, SCHEDULED),
+            misfire_grace_time=options.misfire_grace_time,
+            coalesce=options.coalesce,
+            max_instances=options.max_instances,
+            **common,
+        )
+        if options.run_immediately:
+            self.scheduler.add_job(
+                func,
+                "date",
+                run_date=datetime.now(UTC),
+                args=(application, job.key, STARTUP),
+                id=job_id(job.key, STARTUP),
+                misfire_grace_time=None,  # however slow the start is, it is made
+                **common,
+            )
+
+    def _remove_jobs(self) -> None:
+        """Take off our jobs, but for those in persistent stores: their rows stay."""
+        stores = self.scheduler._jobstores.items()  # noqa: SLF001 - no public list
+        in_memory = [alias for alias, store in stores if isinstance(store, MemoryJobStore)]
+        for id_ in self._keys:
+            for alias in in_memory if self.running else [None]:  # before the start, jobs are in no store yet
+                with suppress(JobLookupError):
+                    self.scheduler.remove_job(id_, alias)
+        self._keys.clear()
+
+    def _is_asyncio(self, executor: str) -> bool:
+        known = self.scheduler._executors.get(executor)  # noqa: SLF001
+        return self.kind == ASYNCIO if known is None else isinstance(known, AsyncIOExecutor)
+
+    def await_submission(self, executor: str) -> None:
+        """Return when the executor has attached its callback to the run that calls this from its worker thread.
+
+        A run can be over before that; its events would then be dispatched in the scheduler's thread, under its locks.
+        The executor holds its lock from the submission until the callback stands.
+        """
+        with self.scheduler._executors[executor]._lock:  # noqa: SLF001
+            pass
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        *,
+        errored: Callable[[Ticket], None],
+        missed: Callable[[str, datetime], None],
+        overlapped: Callable[[str, datetime], None],
+    ) -> None:
+        """Pass on which runs of our jobs raised, and which were not made: too late, or too many at the same time."""
+
+        def dispatch(event: Any) -> None:
+            if event.code == EVENT_JOB_ERROR:
+                errored((event.job_id, event.scheduled_run_time))
+            elif (key := self._keys.get(event.job_id)) is None:
+                return  # somebody else's job
+            elif event.code == EVENT_JOB_MISSED:
+                missed(key, event.scheduled_run_time)
+            else:
+                for scheduled_at in event.scheduled_run_times:
+                    overlapped(key, scheduled_at)
+
+        self._listener = dispatch
+        self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+
+    def unlisten(self) -> None:
+        """The reverse of `listen`."""
+        self.scheduler.remove_listener(self._listener)
+
+    # -- start and stop ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the scheduler, unless its owner did. Blocks where it is a blocking one."""
+        if not self.running:
+            self._renew_pools()
+            self.started_here = True
+            self.scheduler.start()
+
+    def _renew_pools(self) -> None:
+        """Replace thread pools that an earlier shutdown closed; APScheduler would submit to them all the same."""
+        for alias, executor in list(self.scheduler._executors.items()):  # noqa: SLF001
+            if isinstance(executor, ThreadPoolExecutor) and executor._pool._shutdown:  # noqa: SLF001
+                self.scheduler.remove_executor(alias, shutdown=False)
+                self.scheduler.add_executor(ThreadPoolExecutor(executor._pool._max_workers), alias)  # noqa: SLF001
+
+    def hold(self) -> None:
+        """Let no new run begin: pause our own scheduler; on somebody else's, take our jobs off."""
+        if not self.started_here:
+            self._remove_jobs()
+        elif self.running:
+            self.scheduler.pause()
+
+    def stop(self) -> None:
+        """Give the scheduler back: shut down, without waiting, if it was started here; else rid of our jobs.
+
+        Not to be called in the scheduler's event loop.
+        """
+        if not self.started_here:
+            self._remove_jobs()
+            return
+        self.started_here = False
+        if not self.running:
+            return
+        if self.loop is None:
+            self.scheduler.shutdown(wait=False)
+        elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
+            down = threading.Event()
+            self.scheduler.add_listener(lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
+            self.scheduler.shutdown(wait=False)
+            down.wait(SHUTDOWN_TIMEOUT)
+        else:  # the loop ended first: nobody is left to do it there
+            with suppress(RuntimeError):  # nor to be told that something was cancelled
+                BaseScheduler.shutdown(self.scheduler, wait=False)

@@ -1,0 +1,59 @@
+"""What APScheduler's executors call, with plain arguments that a job store can keep: the way in to every run."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Protocol
+
+from . import _log
+from ._outcome import Skipped
+from ._run import SCHEDULED
+
+#: An APScheduler job id and a fire time: what names a run in an event of the scheduler.
+Ticket = tuple[str, datetime]
+
+
+class Application(Protocol):
+    """What runs the jobs of one facade (`_runner.Runner`)."""
+
+    def fire(self, key: str, kind: str, ticket: Ticket) -> object: ...
+    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> object: ...
+
+
+#: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
+applications: dict[str, Application] = {}
+
+
+def fire(application: str, key: str, kind: str) -> object:
+    """What an executor with threads calls; job stores hold a reference to it, so its name and arguments stay."""
+    app = applications.get(application)
+    ticket = (job_id(key, kind), _fire_time())
+    return _unknown(application, key, ticket) if app is None else app.fire(key, kind, ticket)
+
+
+async def fire_async(application: str, key: str, kind: str) -> object:
+    """What an asyncio executor calls; job stores hold a reference to it, so its name and arguments stay."""
+    app = applications.get(application)
+    ticket = (job_id(key, kind), _fire_time())
+    return _unknown(application, key, ticket) if app is None else await app.fire_async(key, kind, ticket)
+
+
+def _fire_time() -> datetime:
+    """The fire time that APScheduler computed, from the variable ``run_time`` of its function that calls `fire`.
+
+    APScheduler 3 tells a job its fire time in no other way; a test pins the name. Where the caller has none, it is now.
+    """
+    run_time = sys._getframe(2).f_locals.get("run_time")  # noqa: SLF001
+    return run_time if isinstance(run_time, datetime) else datetime.now(UTC)
+
+
+def _unknown(application: str, key: str, ticket: Ticket) -> Skipped:
+    reason = f"the application {application!r}, to which this job belongs, is not running in this process"
+    _log.skipped(key, reason, ticket[1])
+    return Skipped(reason)
+
+
+def job_id(key: str, kind: str) -> str:
+    """The id that APScheduler knows a job by."""
+    return f"bgjobs:{key}" if kind == SCHEDULED else f"bgjobs:{key}:{kind}"
