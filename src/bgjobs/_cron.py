@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bgjobs._errors import ConfigurationError, NeverFiresError
-from bgjobs._explain import shown
-from bgjobs._grammar import Fields, parse
-from bgjobs._search import Calendar, first_after
-from bgjobs._zone import zone
+from ._errors import ConfigurationError, CronFormatError, NeverFiresError
+from ._explain import sentence
+from ._grammar import Fields, parse
+from ._search import Calendar, first_after
+from ._zone import zone
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from bgjobs._trigger import SixFieldCronTrigger
+    from ._trigger import SixFieldCronTrigger
+
+
+@lru_cache(maxsize=256)
+def _calendar(text: str) -> Calendar:
+    """The tables of a text; shared, since programs and job stores come with the same few texts again and again."""
+    calendar = Calendar(parse(text))
+    if not calendar.can_match():
+        raise NeverFiresError(sentence("day of month, month and day of week never fall on one date", text), text)
+    return calendar
 
 
 class CronExpression:
@@ -41,12 +51,12 @@ class CronExpression:
     text: str
 
     def __init__(self, text: str) -> None:
-        calendar = Calendar(parse(text))
-        if not calendar.can_match():
-            problem = "day of month, month and day of week never fall on one date"
-            raise NeverFiresError(f"{problem} in {shown(text)}", text)
-        object.__setattr__(self, "text", str.__str__(text))
-        object.__setattr__(self, "calendar", calendar)
+        if not isinstance(text, str):
+            kind = "None" if text is None else f"a {type(text).__name__}"
+            raise CronFormatError(f'a cron text such as "0 0 9 * * *" is needed, not {kind}')
+        text = str.__str__(text)  # a member of a StrEnum is a text, too, but should not be pickled as that
+        object.__setattr__(self, "calendar", _calendar(text))
+        object.__setattr__(self, "text", text)
 
     def trigger(
         self,
@@ -68,7 +78,7 @@ class CronExpression:
             ConfigurationError: There is no such time zone.
         """
         # Only here: this module and its tests know nothing of APScheduler, and importing it takes its time.
-        from bgjobs._trigger import SixFieldCronTrigger
+        from ._trigger import SixFieldCronTrigger
 
         return SixFieldCronTrigger(self, timezone, start_date, end_date, jitter)
 

@@ -11,14 +11,15 @@ from calendar import isleap
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 
-from bgjobs._grammar import SpecialDay, SpecialWeekday
+from ._grammar import SpecialDay, SpecialWeekday
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bgjobs._grammar import Fields
+    from ._grammar import Fields
 
 _FIRST = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall time; nothing fires before it
+_EARLY = 1969  # years before it are not converted between zones, which could leave the calendar
 _LAST_YEAR = 9999
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -136,11 +137,12 @@ def weekday_mask(weekdays: int | SpecialWeekday, first_weekday: int, length: int
 
 
 def first_after(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime | None:
-    """The first fire time after `moment`, an aware time in any zone; otherwise as `first_from`."""
+    """The first fire time after `moment`, an aware time in any zone; ``None`` where the year 9999 ends first."""
     try:
-        return first_from(calendar, moment.astimezone(UTC) + _MICROSECOND, zone)
+        start = moment if moment.year < _EARLY else moment.astimezone(UTC) + _MICROSECOND
+        return first_from(calendar, start, zone)
     except OverflowError:
-        return first_from(calendar, moment, zone) if moment.year < _FIRST.year else None
+        return None
 
 
 def first_from(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime | None:
@@ -151,19 +153,18 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime |
 
     Returns:
         An aware time in `zone`, or ``None`` where the year 9999 ends first.
+
+    Raises:
+        OverflowError: The year 9999 ends while times are converted.
     """
-    try:
-        early = moment.year < _FIRST.year - 1  # converting the year 1 could leave the calendar
-        local = _FIRST.replace(tzinfo=zone) if early else moment.astimezone(zone)
-        wall = max(local.replace(tzinfo=None, fold=0), _FIRST)
-        # Rounding up is done on the wall clock: half a second before a jump comes the first second that it leaves out.
-        wall = wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall
-        if zone.utcoffset(None) is None:
-            return _in_zone(calendar, local, wall, zone)
-        found = calendar.next_wall(wall)
-        return found.replace(tzinfo=zone) if found else None
-    except OverflowError:
-        return None
+    local = _FIRST.replace(tzinfo=zone) if moment.year < _EARLY else moment.astimezone(zone)
+    wall = max(local.replace(tzinfo=None, fold=0), _FIRST)
+    # Rounding up is done on the wall clock: half a second before a jump comes the first second that it leaves out.
+    wall = wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall
+    if zone.utcoffset(None) is None:
+        return _in_zone(calendar, local, wall, zone)
+    found = calendar.next_wall(wall)
+    return found.replace(tzinfo=zone) if found else None
 
 
 def _in_zone(calendar: Calendar, local: datetime, wall: datetime, zone: tzinfo) -> datetime | None:

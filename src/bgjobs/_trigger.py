@@ -11,15 +11,15 @@ from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.util import convert_to_datetime, datetime_repr
 from tzlocal import get_localzone
 
-from bgjobs._cron import CronExpression
-from bgjobs._errors import ConfigurationError
-from bgjobs._explain import shown
-from bgjobs._grammar import DAY, HOUR, MINUTE, MONTH, SECOND, SpecialDay, SpecialWeekday, read_pieces, split
-from bgjobs._search import day_mask, first_from, lowest, shape, weekday_mask
-from bgjobs._zone import zone
+from ._cron import CronExpression
+from ._errors import ConfigurationError
+from ._explain import shown
+from ._grammar import DAY, HOUR, MINUTE, MONTH, SECOND, SpecialDay, SpecialWeekday, read_pieces, split
+from ._search import day_mask, first_from, lowest, shape, weekday_mask
+from ._zone import zone
 
 if TYPE_CHECKING:
-    from bgjobs._grammar import Field
+    from ._grammar import Field
 
 _VERSION = 1
 _MICROSECOND = timedelta(microseconds=1)
@@ -117,30 +117,36 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         # APScheduler asks each question twice, with the same objects. Equality would not do: it is blind to `fold`.
         if last and last[0] is previous_fire_time and last[1] is now:
             return last[2]
-        found = first_from(self.expression.calendar, self._start(previous_fire_time, now), self.timezone)
-        if found and self.end_date and found.astimezone(UTC) > self.end_date.astimezone(UTC):
-            found = None
+        found = self._search(previous_fire_time, now)
         if self.jitter:
-            return self._delayed(found, now)
+            return self._delayed(found, now) if found else None
         self._last = (previous_fire_time, now, found)
         return found
 
-    def _start(self, previous: datetime | None, now: datetime) -> datetime:
-        """The first instant in question; all comparing is done in UTC, since Python ignores offsets within one zone."""
-        now = now.astimezone(UTC)
-        if previous is None:
-            return max(now, self.start_date.astimezone(UTC)) if self.start_date else now
-        previous = previous.astimezone(UTC)
-        # A clock that was set back restarts the search from `now`, as in CronTrigger.
-        return now if now < previous else previous + _MICROSECOND
+    def _search(self, previous: datetime | None, now: datetime) -> datetime | None:
+        """The next fire time without jitter.
 
-    def _delayed(self, found: datetime | None, now: datetime) -> datetime | None:
-        """The fire time with jitter, not after the end date."""
-        if found is None:
+        One side of every comparison is in UTC: Python compares two times of one zone without their offsets.
+        """
+        try:
+            now = now.astimezone(UTC)
+            if previous is None:
+                start = max(now, self.start_date) if self.start_date else now
+            else:
+                previous = previous.astimezone(UTC)
+                # A clock that was set back restarts the search from `now`, as in CronTrigger.
+                start = now if now < previous else previous + _MICROSECOND
+            found = first_from(self.expression.calendar, start, self.timezone)
+            ended = found and self.end_date and found.astimezone(UTC) > self.end_date
+        except OverflowError:  # the last hours of the year 9999
             return None
+        return None if ended else found
+
+    def _delayed(self, found: datetime, now: datetime) -> datetime:
+        """The fire time with jitter, not after the end date."""
         delayed: datetime = self._apply_jitter(found.astimezone(UTC), self.jitter, now)
         if self.end_date:
-            delayed = min(delayed, self.end_date.astimezone(UTC))
+            delayed = min(delayed, self.end_date)
         return delayed.astimezone(self.timezone)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 import zoneinfo
 from datetime import UTC, timezone, tzinfo
 
-from bgjobs._errors import ConfigurationError
+from ._errors import ConfigurationError
 
 
 def zone(value: str | tzinfo, field: str = "timezone") -> tzinfo:
