@@ -62,9 +62,14 @@ class BackgroundJobs:
 
     @resolver.setter
     def resolver(self, resolver: Resolver | None) -> None:
-        if self._lifecycle.is_warm:
+        if self.is_warm:
             raise LifecycleError("the resolver can be set until warm_up(); these jobs are warm")
         self._lifecycle.runner.resolver = resolver
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the jobs are warmed up and not closed."""
+        return self._lifecycle.is_warm
 
     # -- registering ---------------------------------------------------------------------------------------------
 
@@ -254,7 +259,7 @@ class BackgroundJobs:
             yield
 
     def __repr__(self) -> str:
-        state = "warm" if self._lifecycle.is_warm else "not warm"
+        state = "warm" if self.is_warm else "not warm"
         return f"<BackgroundJobs {state}, {len(self._lifecycle.ledger.jobs)} jobs>"
 
 

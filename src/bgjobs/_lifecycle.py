@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, tzinfo
 
 from . import _log
@@ -37,7 +39,7 @@ class Lifecycle:
         self.stopped = threading.Event()
         self._settings = settings
         self._loops = LoopThread()
-        self._close_lock = threading.Lock()
+        self._lock = threading.Lock()  # held while warming up and while closing
         self._bridge: SchedulerBridge | None = None  # while warm
         self._name = ""  # while warm: the name in `applications`
         self.timezone = self._default_timezone()
@@ -62,19 +64,47 @@ class Lifecycle:
 
     def add(self, job: RegisteredJob) -> None:
         """Take up a job that was registered; schedule it, where the jobs are warm."""
-        if self._bridge is not None:
-            self._check(job, self._bridge)
+        if self._bridge is None:
+            self.ledger.jobs[job.key] = job
+            return
+        self._check(job, self._bridge)
         self.ledger.jobs[job.key] = job
-        if self._bridge is not None:
+        try:
             self._schedule(job, self._bridge)
+        except BaseException:
+            del self.ledger.jobs[job.key]
+            raise
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
-        if self._bridge is not None:
-            raise LifecycleError("these jobs are warm already; warm_up() is called once, and again after a close")
-        bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone)
-        bridge.prepare()
-        self._check_all(bridge)
+        if not self._lock.acquire(blocking=False):
+            raise LifecycleError("these jobs are just being warmed up or closed; wait for that to end")
+        with ExitStack() as warming:
+            warming.callback(self._lock.release)
+            if self._bridge is not None:
+                raise LifecycleError("these jobs are warm already; warm_up() is called once, and again after a close")
+            bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone)
+            bridge.prepare()
+            self._check_all(bridge)
+            self._engage(bridge)
+            try:
+                for job in self.ledger.jobs.values():
+                    self._schedule(job, bridge)
+                if bridge.kind == BLOCKING and not bridge.running:
+                    self._block(bridge, warming.close)
+                else:
+                    bridge.start(warming.close)
+            except BaseException:
+                self._release(bridge)
+                raise
+
+    def _block(self, bridge: SchedulerBridge, started: Callable[[], None]) -> None:
+        """Start a blocking scheduler, and come back when all is closed."""
+        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
+            bridge.start(started)
+            self.close()
+
+    def _engage(self, bridge: SchedulerBridge) -> None:
         self._bridge = bridge
         self.stopped.clear()
         self.ledger.reopen()
@@ -82,20 +112,10 @@ class Lifecycle:
         bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
         self.runner.listening = True
         atexit.register(self.close)
-        try:
-            for job in self.ledger.jobs.values():
-                self._schedule(job, bridge)
-            if bridge.kind == BLOCKING and not bridge.running:
-                self._block(bridge)
-            else:
-                bridge.start()
-        except BaseException:
-            self._release(bridge)
-            raise
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
-        with self._close_lock:
+        with self._lock:
             bridge = self._bridge
             if bridge is None:
                 return
@@ -114,12 +134,6 @@ class Lifecycle:
         applications.pop(self._name, None)
         self._bridge = None
         self.stopped.set()
-
-    def _block(self, bridge: SchedulerBridge) -> None:
-        """Start a blocking scheduler, and come back when all is closed."""
-        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
-            bridge.start()
-            self.close()
 
     def _check_all(self, bridge: SchedulerBridge) -> None:
         for job in self.ledger.jobs.values():

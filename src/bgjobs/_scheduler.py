@@ -227,12 +227,24 @@ class SchedulerBridge:
 
     # -- start and stop ------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the scheduler, unless its owner did. Blocks where it is a blocking one."""
-        if not self.running:
-            self._renew_pools()
+    def start(self, started: Callable[[], object]) -> None:
+        """Start the scheduler, unless its owner did, and call `started`. A blocking one blocks after that."""
+
+        def now_started(_: object = None) -> None:
+            self.scheduler.remove_listener(now_started)
             self.started_here = True
+            started()
+
+        if self.running:
+            started()
+            return
+        self._renew_pools()
+        if self.kind == BLOCKING:
+            self.scheduler.add_listener(now_started, EVENT_SCHEDULER_STARTED)
             self.scheduler.start()
+        else:
+            self.scheduler.start()
+            now_started()
 
     def _renew_pools(self) -> None:
         """Replace thread pools that an earlier shutdown closed; APScheduler would submit to them all the same."""

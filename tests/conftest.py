@@ -1,0 +1,55 @@
+"""What every test starts from: no settings in the environment, and records of both logs at hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+from loguru import logger
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.upper().startswith("BGJOBS"):
+            monkeypatch.delenv(name)
+
+
+class Records(list[dict[str, Any]]):
+    """The loguru records of a test."""
+
+    def texts(self, level: str | None = None) -> list[str]:
+        """The messages, of one level or of all."""
+        return [r["message"] for r in self if level is None or r["level"].name == level]
+
+
+@pytest.fixture(name="records")
+def _records() -> Iterator[Records]:
+    """Everything that is logged through loguru during the test."""
+    records = Records()
+    number = logger.add(lambda message: records.append(message.record), level=0, format="{message}")
+    yield records
+    logger.remove(number)
+
+
+@pytest.fixture(name="apscheduler_records")
+def _apscheduler_records() -> Generator[list[logging.LogRecord]]:
+    """Everything that APScheduler logs itself during the test."""
+    records: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Handler()
+    log = logging.getLogger("apscheduler")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield records
+    log.removeHandler(handler)
+    log.setLevel(level)
