@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins all workers, is to come after ours
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +19,21 @@ from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge, is_finis
 from ._settings import BackgroundJobsSettings, fold
 from ._signals import on_stop_signal
 from ._tick import applications
+
+_warm: set[Lifecycle] = set()
+
+
+def _close_at_exit() -> None:
+    """Close what is still warm when the interpreter exits.
+
+    Before `concurrent.futures` joins its workers, which would wait for jobs that nobody has asked to end: `atexit`
+    comes too late for that. A script in the tests pins this function of `threading`, which is not public.
+    """
+    for lifecycle in list(_warm):
+        lifecycle.close()
+
+
+threading._register_atexit(_close_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Lifecycle:
@@ -111,7 +126,7 @@ class Lifecycle:
         self._name = _enlist(self._settings.application, self.runner)
         bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
         self.runner.listening = True
-        atexit.register(self.close)
+        _warm.add(self)
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
@@ -126,7 +141,7 @@ class Lifecycle:
                 self._release(bridge)
 
     def _release(self, bridge: SchedulerBridge) -> None:
-        atexit.unregister(self.close)
+        _warm.discard(self)
         bridge.stop()
         bridge.unlisten()
         self.runner.listening = False

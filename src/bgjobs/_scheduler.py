@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -30,7 +31,7 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from ._errors import ConfigurationError, LifecycleError, did_you_mean
+from ._errors import ConfigurationError, DuplicateJobError, LifecycleError, did_you_mean
 from ._run import SCHEDULED, STARTUP, RegisteredJob
 from ._tick import Ticket, fire, fire_async, job_id
 
@@ -53,6 +54,10 @@ def is_trigger(value: object) -> bool:
 def is_finished(trigger: Any) -> bool:
     """Whether no fire time is left."""
     return trigger.get_next_fire_time(None, datetime.now(UTC)) is None
+
+
+#: The jobs of all facades on each scheduler, so that no facade takes another one's place in a job store.
+_taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 class SchedulerBridge:
@@ -120,6 +125,11 @@ class SchedulerBridge:
     def check(self, job: RegisteredJob) -> None:
         """Raise `ConfigurationError` unless the job's executor and job store exist and can serve it."""
         options = job.options
+        if job_id(job.key, SCHEDULED) in _taken.get(self.scheduler, ()):
+            raise DuplicateJobError(
+                f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
+                job.key,
+            )
         executors = {"default": None, **self.scheduler._executors}  # noqa: SLF001 - no public list
         stores = {"default", *self.scheduler._jobstores}  # noqa: SLF001
         for name, alias, known in (
@@ -147,11 +157,24 @@ class SchedulerBridge:
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     def add(self, application: str, job: RegisteredJob) -> None:
-        """Schedule the job, and its immediate run if it has one."""
+        """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither."""
+        ids = {job_id(job.key, kind): job.key for kind in (SCHEDULED, STARTUP)}
+        self._keys |= ids
+        _taken.setdefault(self.scheduler, set()).update(ids)
+        try:
+            self._add(application, job)
+        except BaseException:
+            for id_ in ids:
+                with suppress(JobLookupError):
+                    self.scheduler.remove_job(id_)
+                del self._keys[id_]
+            _taken[self.scheduler].difference_update(ids)
+            raise
+
+    def _add(self, application: str, job: RegisteredJob) -> None:
         options = job.options
         func = fire_async if self._is_asyncio(options.executor) else fire
         common = {"name": job.key, "executor": options.executor, "jobstore": options.jobstore, "replace_existing": True}
-        self._keys[job_id(job.key, SCHEDULED)] = self._keys[job_id(job.key, STARTUP)] = job.key
         self.scheduler.add_job(
             func,
             job.schedule,
@@ -181,7 +204,6 @@ class SchedulerBridge:
             for alias in in_memory if self.running else [None]:  # before the start, jobs are in no store yet
                 with suppress(JobLookupError):
                     self.scheduler.remove_job(id_, alias)
-        self._keys.clear()
 
     def _is_asyncio(self, executor: str) -> bool:
         known = self.scheduler._executors.get(executor)  # noqa: SLF001
@@ -259,12 +281,22 @@ class SchedulerBridge:
             self._remove_jobs()
         elif self.running:
             self.scheduler.pause()
+            self._await_pass()
+
+    def _await_pass(self) -> None:
+        """Return when no pass over the due jobs is going on.
+
+        A shutdown in the middle of one makes APScheduler's thread die of its own `JobLookupError`. The pass holds the
+        lock that any look at the jobs needs; the store that is asked for does not exist, so nothing is read.
+        """
+        self.scheduler.get_jobs(jobstore="bgjobs: none")
 
     def stop(self) -> None:
         """Give the scheduler back: shut down, without waiting, if it was started here; else rid of our jobs.
 
         Not to be called in the scheduler's event loop.
         """
+        _taken.get(self.scheduler, set()).difference_update(self._keys)
         if not self.started_here:
             self._remove_jobs()
             return
@@ -272,6 +304,7 @@ class SchedulerBridge:
         if not self.running:
             return
         if self.loop is None:
+            self._await_pass()
             self.scheduler.shutdown(wait=False)
         elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
             down = threading.Event()
