@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import pytest
-from stage import cold
 
 from bgjobs import BackgroundJobs, CancellationToken, InvalidJobError, LifecycleError
+from stage import cold
 
 NIGHTLY = "0 0 3 * * *"
 

@@ -24,7 +24,6 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, event_loop_in_a_thread, stage, until, warm
 
 from bgjobs import (
     BackgroundJobs,
@@ -34,6 +33,7 @@ from bgjobs import (
     DuplicateJobError,
     LifecycleError,
 )
+from stage import CLASSES, KINDS, LIMIT, Waiter, cold, event_loop_in_a_thread, stage, until, warm
 
 NIGHTLY = "0 0 3 * * *"
 
@@ -146,7 +146,7 @@ class TestWarmUp:
         assert scheduler.get_jobs() == []
 
     def test_a_start_that_fails_leaves_nothing_behind(self) -> None:
-        """When the scheduler cannot start, its error comes through, our jobs are off it, and another try is possible."""
+        """When the scheduler cannot start, its error comes through, and our jobs are off it again."""
 
         class Broken(MemoryJobStore):
             def start(self, scheduler: Any, alias: str) -> None:
@@ -216,7 +216,7 @@ class TestRunImmediately:
         assert len(seen.seen) == 1
 
     def test_it_survives_a_start_that_is_so_slow_that_apscheduler_alone_drops_it(self) -> None:
-        """With a second between the adding and the start, APScheduler's default grace loses a one-shot; ours is made."""
+        """With a second between adding and start, APScheduler's default grace loses a one-shot; ours is made."""
         seen, missed = Waiter(), Waiter()
         scheduler = SlowStart(timezone="UTC")
         scheduler.add_listener(missed, 1 << 14)  # EVENT_JOB_MISSED
@@ -481,7 +481,7 @@ class TestClosing:
     async def test_close_in_an_event_loop_is_refused(self) -> None:
         """It names `aclose`."""
         async with cold() as jobs:
-            with pytest.raises(LifecycleError, match="use `await jobs.aclose\\(\\)`"):
+            with pytest.raises(LifecycleError, match=r"use `await jobs.aclose\(\)`"):
                 jobs.close()
 
     async def test_the_sync_context_manager_in_an_event_loop_is_refused(self) -> None:

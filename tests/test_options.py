@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from apscheduler.triggers.interval import IntervalTrigger
-from stage import cold
 
 from bgjobs import (
     BackgroundJobOptions,
@@ -21,6 +20,7 @@ from bgjobs import (
     NeverFiresError,
 )
 from bgjobs._options import JobOptions
+from stage import cold
 
 NIGHTLY = "0 0 3 * * *"
 

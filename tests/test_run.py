@@ -15,9 +15,9 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, stage, until, warm
 
-from bgjobs import BackgroundJobs, Cancelled, CancellationToken, CurrentRun, LifecycleError, Resolver, current_run
+from bgjobs import BackgroundJobs, CancellationToken, Cancelled, CurrentRun, LifecycleError, Resolver, current_run
+from stage import CLASSES, KINDS, LIMIT, Waiter, cold, stage, until, warm
 
 YEARLY = "0 0 0 1 1 *"
 
@@ -276,7 +276,9 @@ class TestFailures:
             seen()
             raise RuntimeError("worse")
 
-        with stage(kind, lambda jobs: jobs.add_background_job(job_class(colour, boom, handle), key="k", trigger=often())):
+        with stage(
+            kind, lambda jobs: jobs.add_background_job(job_class(colour, boom, handle), key="k", trigger=often())
+        ):
             seen.wait(3)
         errors = records.texts("ERROR")
         assert errors.count("job 'k' failed: ValueError: boom") >= 3
@@ -470,7 +472,9 @@ class TestScopes:
         """The resolver is asked for classes only."""
         seen = Waiter()
         resolver = recording_resolver(seen, "sync")
-        with stage(kind, lambda jobs: jobs.add_background_job(lambda: seen("f"), key="f", trigger=now()), resolver=resolver):
+        with stage(
+            kind, lambda jobs: jobs.add_background_job(lambda: seen("f"), key="f", trigger=now()), resolver=resolver
+        ):
             assert seen.wait() == ["f"]
 
 
@@ -540,7 +544,7 @@ class TestTimeouts:
 
 class TestCancellation:
     def test_a_stray_cancelled_error_is_a_failure(self, kind: str, records: Any) -> None:
-        """A `CancelledError` that nobody asked for is logged as a failure, and not handed on, since it is no Exception."""
+        """A `CancelledError` that nobody asked for is logged as a failure; it is no Exception, so not handed on."""
         seen = Waiter()
 
         class Stray:

@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 import pytest
-from stage import LIMIT
 
 from bgjobs import CancellationToken
+from stage import LIMIT
 
 
 def test_a_new_token_asks_for_nothing() -> None:

@@ -199,9 +199,8 @@ class Lifecycle:
         loop = self._bridge.loop if self._bridge else None
         return self._loops.get() if loop is None or loop.is_closed() else loop
 
-    def _await_submission(self, executor: str) -> None:
-        if self._bridge is not None:
-            self._bridge.await_submission(executor)
+    def _await_submission(self, executor: str) -> bool:
+        return self._bridge is not None and self._bridge.await_submission(executor)
 
 
 def _enlist(application: str, runner: Runner) -> str:

@@ -51,7 +51,7 @@ class Runner:
         ledger: Ledger,
         *,
         get_loop: Callable[[], asyncio.AbstractEventLoop],
-        await_submission: Callable[[str], None],
+        await_submission: Callable[[str], bool],
     ) -> None:
         self.ledger = ledger
         self.resolver: Resolver | None = None
@@ -197,14 +197,14 @@ class Runner:
             self.ledger.ended(run)
 
         def resume() -> None:
-            if threading.get_ident() == owner:
+            if here and threading.get_ident() == owner:
                 settle()
             else:  # an executor with other habits: never on the scheduler's own thread
                 threading.Thread(target=settle, name=f"bgjobs-{run.key}", daemon=True).start()
 
         if self.listening:
+            here = self._await_submission(run.job.options.executor)
             self._expect(ticket, resume)
-            self._await_submission(run.job.options.executor)
         else:
             settle()
 

@@ -22,7 +22,7 @@ from apscheduler.events import (
     EVENT_SCHEDULER_STARTED,
 )
 from apscheduler.executors.asyncio import AsyncIOExecutor
-from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
+from apscheduler.executors.pool import BasePoolExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -209,14 +209,18 @@ class SchedulerBridge:
         known = self.scheduler._executors.get(executor)  # noqa: SLF001
         return self.kind == ASYNCIO if known is None else isinstance(known, AsyncIOExecutor)
 
-    def await_submission(self, executor: str) -> None:
+    def await_submission(self, executor: str) -> bool:
         """Return when the executor has attached its callback to the run that calls this from its worker thread.
 
         A run can be over before that; its events would then be dispatched in the scheduler's thread, under its locks.
         The executor holds its lock from the submission until the callback stands.
+
+        Returns:
+            Whether the events of the run are dispatched in its own worker thread, outside all locks.
         """
-        with self.scheduler._executors[executor]._lock:  # noqa: SLF001
-            pass
+        pool = self.scheduler._executors[executor]  # noqa: SLF001
+        with pool._lock:  # noqa: SLF001
+            return isinstance(pool, BasePoolExecutor)
 
     # -- events --------------------------------------------------------------------------------------------------
 
