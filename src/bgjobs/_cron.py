@@ -52,7 +52,7 @@ class CronExpression:
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            kind = "None" if text is None else f"a {type(text).__name__}"
+            kind = "None" if text is None else type(text).__name__
             raise CronFormatError(f'a cron text such as "0 0 9 * * *" is needed, not {kind}')
         text = str.__str__(text)  # a member of a StrEnum is a text, too, but should not be pickled as that
         object.__setattr__(self, "calendar", _calendar(text))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from ._cron import CronExpression
-from ._grammar import split
+from ._grammar import FIELDS, Field, read_pieces, read_special_day, read_special_weekday, split
 from ._zone import zone
 
 _SECOND = timedelta(seconds=1)
-_UNKNOWN_TO_CRONTAB = frozenset("?LW#")
+_RANGE = "[0-9A-Z]{1,3}(-[0-9A-Z]{1,3}(/[0-9]+)?)?"
+# What crontab reads as we do, but for ranges that wrap around.
+_CRONTAB = re.compile(rf"\*(/[0-9]+)?|{_RANGE}(,{_RANGE})*", re.IGNORECASE)
 
 
 def preview(expression: str | CronExpression, timezone: str | tzinfo, after: datetime, count: int) -> list[str]:
@@ -64,10 +67,17 @@ def crontab_notes(expression: CronExpression) -> list[str]:
         notes.append(f'crontab has five fields, without the second: "{" ".join(five)}"')
     elif second not in ("0", "00"):
         notes.append(f'crontab has five fields and cannot say the second "{second}"')
-    if unknown := [field for field in (*five[:3], weekday.upper()) if _UNKNOWN_TO_CRONTAB & set(field)]:
+    if unknown := [part for field, part in zip(FIELDS[1:], five, strict=True) if not _known_to_crontab(field, part)]:
         notes.append(f"crontab does not know {' or '.join(unknown)}")
     # A field that starts with a star does not count as restricted in crontab, whatever follows the star.
     if not any(field.startswith(("*", "?")) for field in (day, weekday)):
         either = f'on each day of month "{day}" and also on each day of week "{weekday}"'
         notes.append(f"crontab would fire {either}; here both must match")
     return notes
+
+
+def _known_to_crontab(field: Field, part: str) -> bool:
+    """Whether crontab reads a field, and as we do."""
+    if read_special_day(part) or read_special_weekday(part) or not _CRONTAB.fullmatch(part):
+        return False
+    return len(read_pieces(field, part)) == part.count(",") + 1  # a range that wraps has two pieces
