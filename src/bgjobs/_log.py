@@ -7,12 +7,12 @@ APScheduler's to log (logger ``apscheduler.executors.*``); it appears here only 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from ._run import Run
@@ -27,9 +27,20 @@ def _of(run: Run) -> Any:
     )
 
 
-def context(run: Run) -> AbstractContextManager[None]:
+class Context:
     """Has the job's own loguru calls carry ``job`` and ``run_id``, for the time of a ``with`` block."""
-    return logger.contextualize(job=run.key, run_id=run.run_id)
+
+    __slots__ = ("_bound",)
+
+    def __init__(self, run: Run) -> None:
+        self._bound = logger.contextualize(job=run.key, run_id=run.run_id)
+
+    def __enter__(self) -> None:
+        self._bound.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ValueError):  # a coroutine that is thrown away with its event loop is closed in another context
+            self._bound.__exit__(None, None, None)
 
 
 def succeeded(run: Run) -> None:

@@ -130,7 +130,7 @@ class Run:
             scope: The scope, where the resolver was asked already.
         """
         _running.set(self)
-        with _log.context(self):
+        with _log.Context(self):
             try:
                 value = await self._open_and_act(call, resolver, scope)
             except GeneratorExit:
@@ -147,7 +147,7 @@ class Run:
 
     async def settle(self, call: Calls, error: BaseException) -> None:
         """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
-        with _log.context(self):
+        with _log.Context(self):
             try:
                 handler = self.job.target.handler(self._instance)
                 if handler is not None and isinstance(error, Exception):
