@@ -1,0 +1,396 @@
+"""The border with APScheduler: its arguments, our trigger, and what its own does to people."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bgjobs._cron import CronExpression
+from bgjobs._errors import BgjobsError, ConfigurationError, CronFormatError, NeverFiresError
+from bgjobs._trigger import SixFieldCronTrigger, SpecialExpression, cron_trigger_arguments
+from cron_texts import clock_texts, places_and_starts, texts
+from oracle import Oracle
+
+NEW_YORK = ZoneInfo("America/New_York")
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def at(text: str) -> datetime:
+    """A moment, in New York where its offset is that of New York."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is UTC else moment.astimezone(NEW_YORK)
+
+
+def trigger(text: str, zone: str | tzinfo = "UTC", **options: Any) -> SixFieldCronTrigger:
+    """A trigger that can fire; other examples of hypothesis are given up."""
+    try:
+        return CronExpression(text).trigger(zone, **options)
+    except NeverFiresError:
+        assume(False)
+        raise
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("* * * * * *", "* * * * * *"),
+            ("0 */5 9-17 * * MON-FRI", "0 */5 9-17 * * mon-fri"),
+            ("0 0 0 * * 0", "0 0 0 * * sun"),
+            ("0 0 0 * * 7,1", "0 0 0 * * mon,sun"),
+            ("0 0 0 * * MON/2", "0 0 0 * * mon,wed,fri,sun"),
+            ("0 0 0 * * SAT-TUE", "0 0 0 * * mon-tue,sat-sun"),
+            ("0 0 0 * * 0-6", "0 0 0 * * *"),
+            ("5/20 0 0 * JAN/3 *", "5-45/20 0 0 * */3 *"),
+            ("50/15 0 0 * JAN,MAR-MAY *", "50 0 0 * 1,3-5 *"),
+            ("0 0 22-3/2 */31 */12 *", "0 0 22,0-2/2 1 1 *"),
+            ("0 0-59 10-13/5 30-2 * *", "0 * 10 30-31,1-2 * *"),
+            ("0 0 0 L * FRI", "0 0 0 last * fri"),
+            ("0 0 0 ? * 5L", "0 0 0 last fri * *"),
+            ("0 0 0 1-31 * SUN#3", "0 0 0 3rd sun * *"),
+            ("0 9 * * 1", "0 0 9 * * mon"),
+            ("@weekly", "0 0 0 * * sun"),
+        ],
+    )
+    def test_arguments(self, text: str, expected: str) -> None:
+        """All six are given, ranges and steps as they are where possible, the weekday by name."""
+        arguments = cron_trigger_arguments(text)
+        assert list(arguments) == ["second", "minute", "hour", "day", "month", "day_of_week"]
+        assert expected == " ".join(arguments.values())
+
+    @pytest.mark.parametrize(
+        ("text", "fields"),
+        [
+            ("0 0 0 L-3 * *", "day"),
+            ("0 0 0 15W * *", "day"),
+            ("0 0 0 LW * *", "day"),
+            ("0 0 0 1-7 * 5#1", "day of week"),
+            ("0 0 0 LW * 5L", "day and the day of week"),
+        ],
+    )
+    def test_inexpressible(self, text: str, fields: str) -> None:
+        """What CronTrigger has no words for is refused with the way out."""
+        with pytest.raises(ConfigurationError) as caught:
+            cron_trigger_arguments(text)
+        way_out = "use CronExpression.trigger()"
+        assert str(caught.value) == f'APScheduler\'s CronTrigger cannot express the {fields} of "{text}"; {way_out}'
+
+    @pytest.mark.parametrize(("text", "error"), [("x", CronFormatError), ("0 0 0 30 2 *", NeverFiresError)])
+    def test_wrong_texts(self, text: str, error: type[Exception]) -> None:
+        """A wrong text is refused as everywhere."""
+        with pytest.raises(error):
+            cron_trigger_arguments(text)
+
+    @given(texts(), places_and_starts())
+    def test_same_times(self, text: str, place: tuple[ZoneInfo, datetime]) -> None:
+        """In UTC, plain CronTrigger with these arguments fires when our trigger does."""
+        ours, start = trigger(text), place[1]
+        try:
+            plain = CronTrigger(**cron_trigger_arguments(text), timezone=UTC)
+        except ConfigurationError:
+            assume(False)
+        found = plain.get_next_fire_time(None, start)
+        assert found == ours.get_next_fire_time(None, start)
+        for _ in range(3):
+            found, previous = plain.get_next_fire_time(found, found), found
+            assert found == ours.get_next_fire_time(previous, previous)
+
+
+class TestFields:
+    @given(texts(), places_and_starts())
+    def test_same_times(self, text: str, place: tuple[ZoneInfo, datetime]) -> None:
+        """CronTrigger's own search over our `fields`, special forms included, finds the same time in UTC."""
+        ours = trigger(text)
+        assert CronTrigger.get_next_fire_time(ours, None, place[1]) == ours.get_next_fire_time(None, place[1])
+
+    def test_as_those_of_cron_trigger(self) -> None:
+        """Fields are in the order and of the kinds of CronTrigger, and print alike."""
+        plain = CronTrigger(**cron_trigger_arguments("0 */5 9-17 L * 1-5"), timezone=UTC)
+        fields = trigger("0 */5 9-17 L * 1-5").fields
+        assert repr(plain.fields) == repr(fields)
+        assert plain.fields == fields
+        assert [field.is_default for field in plain.fields] == [field.is_default for field in fields]
+
+    def test_special_forms(self) -> None:
+        """A special form prints as it is written, and compares by what it means."""
+        ours = trigger("0 0 0 15w * 5#3")
+        assert [str(field) for field in ours.fields] == ["*", "*", "15w", "*", "5#3", "0", "0", "0"]
+        day, weekday = ours.fields[2].expressions[0], ours.fields[4].expressions[0]
+        assert repr(day) == "SpecialExpression('15w', SpecialDay(anchor=15, nearest_weekday=True))"
+        assert day == SpecialExpression("15W", CronExpression("0 0 0 15W * *").fields.days)
+        assert hash(day) == hash(SpecialExpression("15W", day.form))
+        assert day != weekday
+        assert day != "15w"
+
+    def test_kept(self) -> None:
+        """Fields are built once, when they are asked for."""
+        ours = trigger("0 0 0 * * *")
+        assert ours.fields is ours.fields
+
+
+class TestSearch:
+    @given(texts() | clock_texts(), places_and_starts(), st.timedeltas(timedelta(0), timedelta(days=400)))
+    def test_previous_far_behind(self, text: str, place: tuple[ZoneInfo, datetime], late: timedelta) -> None:
+        """However late it is, the answer is the first time after the previous one, in the trigger's zone."""
+        zone, previous = place
+        found = trigger(text, zone).get_next_fire_time(previous, previous + late)
+        assert found is not None
+        assert found.tzinfo is zone
+        assert Oracle(text).next_fire_time(previous, zone).isoformat() == found.isoformat()
+
+    def test_first_time(self) -> None:
+        """Without a previous time, one at this very moment counts, and a fraction of a second is rounded up."""
+        daily = trigger("0 0 12 * * *")
+        assert daily.get_next_fire_time(None, NOW) == NOW
+        assert daily.get_next_fire_time(None, NOW - timedelta(microseconds=1)) == NOW
+        assert daily.get_next_fire_time(None, NOW + timedelta(microseconds=1)) == NOW + timedelta(days=1)
+
+    def test_now_in_any_zone(self) -> None:
+        """The zone of `now` and of the previous time does not matter."""
+        daily = trigger("0 0 12 * * *")
+        assert daily.get_next_fire_time(None, NOW.astimezone(NEW_YORK)) == NOW
+        assert daily.get_next_fire_time(NOW.astimezone(NEW_YORK), NOW.astimezone(ZoneInfo("Asia/Tokyo"))) > NOW
+
+    def test_clock_set_back(self) -> None:
+        """Where the clock was set back before the previous time, the search restarts from now, as in CronTrigger."""
+        for daily in (trigger("0 0 12 * * *"), CronTrigger(hour=12, timezone=UTC)):
+            assert daily.get_next_fire_time(NOW + timedelta(days=9), NOW) == NOW
+
+    @pytest.mark.parametrize("previous", ["2026-11-01T01:30:00-04:00", "2026-11-01T01:30:00-05:00"])
+    def test_each_passage_has_its_own_answer(self, previous: str) -> None:
+        """Two moments that show the same time are not taken for one another."""
+        half_hourly = trigger("0 */30 * * * *", NEW_YORK)
+        half_hourly.get_next_fire_time(at("2026-11-01T01:30:00-04:00"), at("2026-11-01T01:30:00-04:00"))
+        found = half_hourly.get_next_fire_time(at(previous), at(previous))
+        assert found is not None
+        assert found - at(previous).astimezone(UTC) == timedelta(minutes=30)
+
+    def test_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The question that APScheduler asks twice, with the same objects, is answered once."""
+        daily = trigger("0 0 12 * * *")
+        found = daily.get_next_fire_time(NOW, NOW)
+        monkeypatch.setattr("bgjobs._trigger.first_from", None)
+        assert daily.get_next_fire_time(NOW, NOW) is found
+
+    @pytest.mark.parametrize("zone", [UTC, NEW_YORK, timezone(timedelta(hours=-5))])
+    def test_end_of_time(self, zone: tzinfo) -> None:
+        """After the year 9999 there is nothing."""
+        secondly = trigger("* * * * * *", zone)
+        last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=zone)
+        assert secondly.get_next_fire_time(last, last) is None
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        "start",
+        [
+            "2026-02-01 12:00:00",
+            "2026-02-01T07:00:00-05:00",
+            datetime(2026, 2, 1, 12),  # noqa: DTZ001
+            datetime(2026, 2, 1, 7, tzinfo=NEW_YORK),
+        ],
+    )
+    def test_start_date(self, start: datetime | str) -> None:
+        """Nothing fires before the start date, which counts itself; without a zone it is in the trigger's."""
+        daily = trigger("0 0 12 * * *", start_date=start)
+        assert daily.get_next_fire_time(None, NOW) == datetime(2026, 2, 1, 12, tzinfo=UTC)
+        assert daily.get_next_fire_time(None, NOW + timedelta(days=90)) == NOW + timedelta(days=90)
+
+    @pytest.mark.parametrize(
+        "end", [date(2026, 1, 3), "2026-01-03", "2026-01-02T07:00:00-05:00", "2026-01-02 12:00:00"]
+    )
+    def test_end_date(self, end: date | str) -> None:
+        """Nothing fires after the end date, which counts itself."""
+        daily = trigger("0 0 12 * * *", end_date=end)
+        tomorrow = NOW + timedelta(days=1)
+        assert daily.get_next_fire_time(NOW, NOW) == tomorrow
+        assert daily.get_next_fire_time(tomorrow, tomorrow) is None
+        assert daily.get_next_fire_time(None, NOW + timedelta(days=30)) is None
+
+    def test_end_date_in_the_first_passage(self) -> None:
+        """An end in the first passage of an overlap is before the second one, whatever the clock shows."""
+        end = at("2026-11-01T01:45:00-04:00")
+        half_hourly = trigger("0 */30 * * * *", NEW_YORK, end_date=end)
+        assert half_hourly.get_next_fire_time(at("2026-11-01T01:30:00-04:00"), end) is None
+
+    @pytest.mark.parametrize("end", [datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=NEW_YORK)])
+    def test_unlimited(self, end: datetime) -> None:
+        """The largest and the smallest time there are do as no limit."""
+        endless = trigger("0 0 12 * * *", NEW_YORK, start_date=datetime.min.replace(tzinfo=UTC), end_date=end)
+        assert endless.get_next_fire_time(None, NOW) is not None
+
+    @pytest.mark.parametrize("name", ["start_date", "end_date"])
+    @pytest.mark.parametrize("value", ["tomorrow", 5])
+    def test_wrong_dates(self, name: str, value: object) -> None:
+        """A date that cannot be read is refused by name."""
+        with pytest.raises(ConfigurationError, match=f"{name}: a time, a date or a text such as .* not {value!r}"):
+            trigger("0 0 12 * * *", **{name: value})
+
+
+class TestJitter:
+    @given(st.datetimes(datetime(2026, 11, 1, 4), datetime(2026, 11, 1, 8), timezones=st.just(UTC)))  # noqa: DTZ001
+    def test_delay(self, now: datetime) -> None:
+        """Every firing is late by up to so many seconds, over a change of the clock, too."""
+        found = trigger("* * * * * *", NEW_YORK, jitter=3600).get_next_fire_time(None, now)
+        assert found is not None
+        assert timedelta(0) <= found - now <= timedelta(seconds=3601)
+        assert found.tzinfo is NEW_YORK
+
+    def test_not_remembered(self) -> None:
+        """With jitter, each question has its own answer."""
+        jittery = trigger("0 0 12 * * *", jitter=3600)
+        assert len({jittery.get_next_fire_time(NOW, NOW) for _ in range(9)}) > 1
+
+    def test_end_date(self) -> None:
+        """The end date limits the delay."""
+        jittery = trigger("0 0 12 * * *", jitter=3600, end_date=NOW)
+        assert jittery.get_next_fire_time(None, NOW) == NOW
+        assert jittery.get_next_fire_time(None, NOW + timedelta(seconds=1)) is None
+
+    def test_negative(self) -> None:
+        """A negative delay is refused."""
+        with pytest.raises(ConfigurationError, match="jitter: -1 seconds is negative"):
+            trigger("0 0 12 * * *", jitter=-1)
+
+
+class TestValue:
+    def test_is_a_cron_trigger(self) -> None:
+        """Tools that look for a CronTrigger find one, and the expression in it."""
+        ours = SixFieldCronTrigger("0 */5 * * * *", "UTC")
+        assert isinstance(ours, CronTrigger)
+        assert ours.expression == CronExpression("*/5 * * * *")
+        assert ours.timezone is UTC
+
+    def test_prints(self) -> None:
+        """It prints its text, and in its repr everything it was made of."""
+        limits = {"start_date": "2026-01-01", "end_date": "2026-12-31 23:59:59", "jitter": 5}
+        assert str(trigger("0 0 9 LW * *")) == "cron[0 0 9 LW * *]"
+        assert repr(trigger("0 0 9 LW * *", NEW_YORK)) == (
+            "<SixFieldCronTrigger ('0 0 9 LW * *', timezone='America/New_York')>"
+        )
+        assert repr(trigger("0 0 9 * * *", **limits)) == (
+            "<SixFieldCronTrigger ('0 0 9 * * *', start_date='2026-01-01 00:00:00 UTC', "
+            "end_date='2026-12-31 23:59:59 UTC', jitter=5, timezone='UTC')>"
+        )
+
+    @pytest.mark.parametrize("again", [lambda ours: pickle.loads(pickle.dumps(ours)), copy.copy, copy.deepcopy])
+    def test_copies(self, again: Any) -> None:
+        """A copy or what was pickled fires at the same times; what was looked up is not carried along."""
+        ours = trigger("0 0 9 15W * *", NEW_YORK, start_date="2026-01-01", end_date="2026-12-31", jitter=None)
+        found, _ = ours.get_next_fire_time(None, NOW), ours.fields
+        copied = again(ours)
+        assert repr(copied) == repr(ours)
+        assert copied.get_next_fire_time(None, NOW) == found
+        assert copied.fields == ours.fields
+
+    def test_state(self) -> None:
+        """The state holds the text and a version, nothing of the tables."""
+        assert trigger("0 0 9 * * *").__getstate__() == {
+            "version": 1,
+            "expression": "0 0 9 * * *",
+            "timezone": UTC,
+            "start_date": None,
+            "end_date": None,
+            "jitter": None,
+        }
+
+    def test_newer_version(self) -> None:
+        """What a newer release stored is refused."""
+        ours = trigger("0 0 9 * * *")
+        with pytest.raises(ConfigurationError, match="stored by a newer bgjobs"):
+            ours.__setstate__({"version": 2})
+
+    @pytest.mark.parametrize(
+        ("options", "zone"),
+        [
+            ({"timezone": "Europe/Rome"}, "Europe/Rome"),
+            ({"start_date": NOW.astimezone(NEW_YORK)}, "America/New_York"),
+            ({"end_date": NOW.astimezone(NEW_YORK)}, "America/New_York"),
+            ({"start_date": "2026-01-01"}, "Asia/Tokyo"),
+            ({}, "Asia/Tokyo"),
+        ],
+    )
+    def test_zone(self, options: dict[str, Any], zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a zone, that of a limit is taken, else the machine's, as in CronTrigger."""
+        monkeypatch.setattr("bgjobs._trigger.get_localzone", lambda: ZoneInfo("Asia/Tokyo"))
+        assert str(SixFieldCronTrigger("0 0 9 * * *", **options).timezone) == zone
+
+    @pytest.mark.parametrize(
+        ("expression", "zone"),
+        [("x", "UTC"), ("0 0 0 30 2 *", "UTC"), ("0 0 9 * * *", "Rome/Italy"), ("0 0 9 * * *", "")],
+    )
+    def test_errors(self, expression: str, zone: str) -> None:
+        """Everything wrong is refused at once."""
+        with pytest.raises(BgjobsError):
+            SixFieldCronTrigger(expression, zone)
+
+
+class TestScheduler:
+    def test_by_name(self) -> None:
+        """A scheduler finds the trigger by its name, and gives it its own zone."""
+        scheduler = BackgroundScheduler(timezone="Europe/Rome")
+        scheduler.start(paused=True)
+        job = scheduler.add_job(print, "six_field_cron", expression="0 */5 * * * *")
+        scheduler.shutdown()
+        assert isinstance(job.trigger, SixFieldCronTrigger)
+        assert str(job.trigger.timezone) == "Europe/Rome"
+
+    def test_job_store(self, tmp_path: Path) -> None:
+        """A trigger comes back from a database with its zone and its special day."""
+        options = {"expression": "0 0 9 15W * *", "timezone": "Europe/Rome", "end_date": "2999-12-31"}
+        triggers = []
+        for _ in range(2):
+            store = SQLAlchemyJobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+            scheduler = BackgroundScheduler(jobstores={"default": store})
+            scheduler.start(paused=True)
+            if not triggers:
+                scheduler.add_job(print, "six_field_cron", **options)
+            triggers += [job.trigger for job in scheduler.get_jobs()]
+            scheduler.shutdown()
+            store.engine.dispose()
+        assert repr(triggers[0]) == repr(triggers[1])
+        assert triggers[1].get_next_fire_time(None, NOW) == datetime(2026, 1, 15, 8, tzinfo=UTC)
+
+
+class TestPain:
+    """What APScheduler's own trigger does, and ours does not."""
+
+    def test_daily_job_runs_twice(self) -> None:
+        """A job at 01:30 runs twice on the day the clock goes back; ours runs once."""
+        start, runs = at("2026-10-31T12:00:00-04:00"), {}
+        for daily in (CronTrigger(hour=1, minute=30, timezone=NEW_YORK), trigger("0 30 1 * * *", NEW_YORK)):
+            moment, times = start, []
+            for _ in range(2):
+                moment = daily.get_next_fire_time(moment, moment)
+                times.append(moment.isoformat())
+            runs[type(daily)] = times
+        assert runs[CronTrigger] == ["2026-11-01T01:30:00-04:00", "2026-11-01T01:30:00-05:00"]
+        assert runs[SixFieldCronTrigger] == ["2026-11-01T01:30:00-04:00", "2026-11-02T01:30:00-05:00"]
+
+    def test_weekday_0_is_monday(self) -> None:
+        """A crontab text for Sunday runs on Monday; ours on Sunday."""
+        plain = CronTrigger.from_crontab("0 0 * * 0", timezone=UTC).get_next_fire_time(None, NOW)
+        ours = trigger("0 0 * * 0").get_next_fire_time(None, NOW)
+        assert [f"{time:%A}" for time in (plain, ours)] == ["Monday", "Sunday"]
+
+    def test_never(self) -> None:
+        """A job for 30 February is taken without a word and never runs; ours is refused."""
+        assert CronTrigger(month=2, day=30, timezone=UTC).get_next_fire_time(None, NOW) is None
+        with pytest.raises(NeverFiresError):
+            CronExpression("0 0 0 30 2 *")
+
+    def test_name_with_a_step(self) -> None:
+        """A step after a weekday's name is dropped; ours keeps it."""
+        assert str(CronTrigger(day_of_week="mon/2").fields[4]) == "mon"
+        assert str(trigger("0 0 0 * * MON/2").fields[4]) == "mon,wed,fri,sun"
