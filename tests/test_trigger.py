@@ -378,6 +378,16 @@ class TestPain:
         assert runs[CronTrigger] == ["2026-11-01T01:30:00-04:00", "2026-11-01T01:30:00-05:00"]
         assert runs[SixFieldCronTrigger] == ["2026-11-01T01:30:00-04:00", "2026-11-02T01:30:00-05:00"]
 
+    def test_daily_job_is_lost(self) -> None:
+        """A job at midnight is lost on the day the clock jumps over midnight; ours runs when the jump is over."""
+        start = datetime(2026, 9, 5, 12, tzinfo=UTC)
+        plain = CronTrigger(hour=0, timezone="America/Santiago").get_next_fire_time(start, start)
+        ours = trigger("0 0 0 * * *", "America/Santiago").get_next_fire_time(start, start)
+        assert [time.isoformat() for time in (plain, ours)] == [
+            "2026-09-07T00:00:00-03:00",
+            "2026-09-06T01:00:00-03:00",
+        ]
+
     def test_weekday_0_is_monday(self) -> None:
         """A crontab text for Sunday runs on Monday; ours on Sunday."""
         plain = CronTrigger.from_crontab("0 0 * * 0", timezone=UTC).get_next_fire_time(None, NOW)
