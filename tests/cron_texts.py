@@ -114,7 +114,7 @@ def places_and_starts(draw: st.DrawFn) -> tuple[ZoneInfo, datetime]:
     """A zone and a start in UTC, often shortly before, in or after a gap or an overlap, often with a fraction."""
     name = draw(st.sampled_from(ZONES))
     fraction = draw(st.sampled_from([0, 0, 1, 500_000, 999_999]))
-    if changes(name) and draw(st.booleans()):
+    if draw(st.booleans()) and changes(name):
         start = draw(st.sampled_from(changes(name))) + timedelta(minutes=draw(st.integers(-120, 180)))
     else:
         start = draw(st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001

@@ -12,8 +12,9 @@ from cron_texts import LARGEST_STEPS, plain, texts
 from oracle import LIMITS, Oracle, numbers
 
 
-def values(mask: int) -> list[int]:
+def values(mask: object) -> list[int]:
     """The numbers of a bit mask."""
+    assert isinstance(mask, int)
     return [number for number in range(64) if mask >> number & 1]
 
 

@@ -56,7 +56,7 @@ class TestOracle:
         assert found is not None
         assert Oracle(text).next_fire_time(start, zone, inclusive=True).isoformat() == found.isoformat()
 
-    @settings(max_examples=settings.default.max_examples // 4)
+    @settings(max_examples=settings().max_examples // 4)
     @given(special_days() | plain("day"), st.just("*") | plain("month"), special_weekdays() | plain("weekday"))
     def test_never(self, day: str, month: str, weekday: str) -> None:
         """A text can match exactly when it does on a date of 28 years, after which the calendar repeats itself."""
@@ -424,6 +424,8 @@ class Imaginary(tzinfo):
 
     def dst(self, moment: datetime | None) -> timedelta | None:
         return timedelta(0)
+
+    tzname = None  # type: ignore[assignment]
 
     def fromutc(self, moment: datetime) -> datetime:
         return moment + timedelta(hours=-4 if moment.replace(tzinfo=None) >= GAP + timedelta(hours=5) else -5)

@@ -25,6 +25,8 @@ class Pytz(tzinfo):
     def utcoffset(self, moment: object) -> timedelta | None:
         return self.offset
 
+    dst = tzname = None  # type: ignore[assignment]
+
 
 def test_name() -> None:
     """A name gives the zone of the time zone database."""

@@ -51,6 +51,7 @@ MACROS = {
     "@annually": "0 0 1 1 *",
 }
 
+_INTERVAL = re.compile(r"[*?/-]")
 _BLANKS = re.compile("[ \t]+")
 _VALUE = "([0-9]{1,2}|[A-Z]{3})"
 _FLAGS = re.ASCII | re.IGNORECASE
@@ -118,7 +119,7 @@ def parse(text: str) -> Fields:
         raise CronFormatError(message, text, field.name, refused.piece) from None
     seconds, minutes, hours, days, months, weekdays = masks
     weekdays = (weekdays | weekdays >> 7) & 0b1111111  # 7 is 0
-    interval = any(sign in part for part in parts[:3] for sign in "*?-/")
+    interval = bool(_INTERVAL.search("".join(parts[:3])))
     return Fields(seconds, minutes, hours, special_day or days, months, special_weekday or weekdays, interval)
 
 

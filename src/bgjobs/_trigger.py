@@ -9,7 +9,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.cron.expressions import AllExpression
 from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.util import convert_to_datetime, datetime_repr
-from tzlocal import get_localzone
+from tzlocal import get_localzone  # comes with APScheduler
 
 from ._cron import CronExpression
 from ._errors import ConfigurationError
@@ -83,11 +83,9 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         jitter: int | None = None,
     ) -> None:
         self.expression = expression if isinstance(expression, CronExpression) else CronExpression(expression)
-        if timezone is None:
-            timezone = getattr(start_date, "tzinfo", None) or getattr(end_date, "tzinfo", None) or get_localzone()
         if jitter is not None and jitter < 0:
             raise ConfigurationError(f"jitter: {jitter} seconds is negative; a firing can only be delayed", "jitter")
-        self.timezone = zone(timezone)
+        self.timezone = zone(_zone_of(start_date, end_date) if timezone is None else timezone)
         self.start_date = _moment(start_date, self.timezone, "start_date")
         self.end_date = _moment(end_date, self.timezone, "end_date")
         self.jitter = jitter
@@ -180,6 +178,12 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         ]
         options += [f"jitter={self.jitter}"] if self.jitter else []
         return f"<{type(self).__name__} ({', '.join(options)}, timezone='{self.timezone}')>"
+
+
+def _zone_of(*limits: object) -> tzinfo:
+    """The zone of the first limit that has one, else the machine's."""
+    zones = [limit.tzinfo for limit in limits if isinstance(limit, datetime) and limit.tzinfo]
+    return zones[0] if zones else get_localzone()
 
 
 def _moment(value: datetime | date | str | None, where: tzinfo, name: str) -> datetime | None:
