@@ -327,7 +327,7 @@ class TestSomebodyElsesScheduler:
     def test_its_time_zone_is_taken_and_told_once(self, records: Any) -> None:
         """Jobs that name no zone run in the scheduler's."""
         jobs = cold(BackgroundScheduler(timezone="Asia/Tokyo")).add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.timezone) == "Asia/Tokyo"
+        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Asia/Tokyo"
         assert records.texts("INFO") == ["jobs without a time zone of their own run in the scheduler's: Asia/Tokyo"]
 
     def test_the_settings_zone_goes_before_it(self) -> None:
@@ -335,7 +335,7 @@ class TestSomebodyElsesScheduler:
         settings = BackgroundJobsSettings(timezone="Europe/Rome")
         jobs = BackgroundJobs(BackgroundScheduler(timezone="Asia/Tokyo"), settings=settings)
         jobs.add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.timezone) == "Europe/Rome"
+        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Europe/Rome"
 
     def test_two_facades_share_a_scheduler(self) -> None:
         """Each has its own jobs; closing one leaves the other's."""

@@ -19,7 +19,7 @@ from bgjobs import (
     DuplicateJobError,
     NeverFiresError,
 )
-from bgjobs._options import JobOptions
+from bgjobs._options import JobOptions, Registration
 from stage import cold
 
 NIGHTLY = "0 0 3 * * *"
@@ -33,7 +33,9 @@ def test_the_keywords_for_type_checkers_are_the_options() -> None:
     named = {"cron", "trigger", "run_immediately", "key", "kwargs"}
     assert JobOptions.__annotations__.keys() | named == BackgroundJobOptions.model_fields.keys()
     hints = typing.get_type_hints(BackgroundJobs.add_background_job)
-    assert named < hints.keys()
+    own = {"job", "more", "return"}
+    assert hints.keys() - own == typing.get_type_hints(Registration).keys() - JobOptions.__annotations__.keys()
+    assert named | {"on_exception", "options"} == hints.keys() - own
 
 
 def test_the_defaults_are_those_of_the_original() -> None:
@@ -161,7 +163,7 @@ def test_the_limits_of_the_schedule_reach_the_trigger() -> None:
     jobs = cold().add_background_job(
         job, cron=NIGHTLY, timezone="Europe/Rome", start_date=start, end_date=end, jitter=2
     )
-    trigger = jobs._lifecycle.ledger.jobs["job"].schedule
+    trigger = jobs._lifecycle.ledger.jobs["job"].schedule.trigger  # type: ignore[union-attr]
     assert (trigger.start_date, trigger.end_date, trigger.jitter) == (start, end, 2)
     assert trigger.timezone == ZoneInfo("Europe/Rome")
 

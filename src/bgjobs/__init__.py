@@ -18,6 +18,7 @@ from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Skipped
 from ._run import CurrentRun, current_run
 from ._settings import BackgroundJobsSettings
+from ._status import Health, JobStatus
 from ._token import CancellationToken
 from ._trigger import cron_trigger_arguments
 
@@ -34,8 +35,10 @@ __all__ = [
     "CronFormatError",
     "CurrentRun",
     "DuplicateJobError",
+    "Health",
     "InvalidJobError",
     "Job",
+    "JobStatus",
     "LifecycleError",
     "NeverFiresError",
     "Resolver",

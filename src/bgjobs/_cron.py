@@ -64,7 +64,7 @@ class CronExpression:
         *,
         start_date: datetime | date | str | None = None,
         end_date: datetime | date | str | None = None,
-        jitter: int | None = None,
+        jitter: float | None = None,
     ) -> SixFieldCronTrigger:
         """Return an APScheduler trigger for this expression.
 

@@ -8,15 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack
 
-from ._errors import DuplicateJobError, LifecycleError
+from ._errors import DuplicateJobError, LifecycleError, UnknownJobError, did_you_mean
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._loop import in_daemon_thread
-from ._options import BackgroundJobOptions, JobOptions
+from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import load, registered
+from ._run import RegisteredJob
 from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
+from ._status import Health, JobStatus
 
 J = TypeVar("J", bound=Job)
 
@@ -130,32 +132,11 @@ class BackgroundJobs:
         self._lifecycle.add(new)
         return self
 
-    def background_job(
-        self,
-        *,
-        cron: str | None = None,
-        trigger: Any = None,
-        run_immediately: bool = False,
-        key: str | None = None,
-        on_exception: ExceptionHandler | None = None,
-        kwargs: dict[str, Any] | None = None,
-        options: BackgroundJobOptions | None = None,
-        **more: Unpack[JobOptions],
-    ) -> Callable[[J], J]:
+    def background_job(self, **arguments: Unpack[Registration]) -> Callable[[J], J]:
         """Same as `add_background_job`, as a decorator of the class or function, which it returns unchanged."""
 
         def register(job: J) -> J:
-            self.add_background_job(
-                job,
-                cron=cron,
-                trigger=trigger,
-                run_immediately=run_immediately,
-                key=key,
-                on_exception=on_exception,
-                kwargs=kwargs,
-                options=options,
-                **more,
-            )
+            self.add_background_job(job, **arguments)
             return job
 
         return register
@@ -202,6 +183,63 @@ class BackgroundJobs:
     async def _serve(self) -> None:
         async with self:
             await in_daemon_thread(self._lifecycle.stopped.wait)
+
+    # -- one job -------------------------------------------------------------------------------------------------
+
+    def run_now(self, key: str) -> str:
+        """Make one extra run as soon as its executor can, also of a paused job or one that is switched off.
+
+        Returns:
+            The id of the run. When as many runs as allowed are going, it is skipped as any other would be.
+
+        Raises:
+            UnknownJobError: No job has this key.
+            LifecycleError: The jobs are not warm.
+        """
+        return self._lifecycle.run_now(self._job(key))
+
+    def pause(self, key: str) -> None:
+        """Make no further run of a job until `resume`; a run that is going is left to finish.
+
+        Takes along one-shots that have not run yet.
+
+        Raises:
+            UnknownJobError: No job has this key.
+        """
+        self._lifecycle.pause(self._job(key))
+
+    def resume(self, key: str) -> None:
+        """Go on with the schedule of a paused job, from now.
+
+        Raises:
+            UnknownJobError: No job has this key.
+        """
+        self._lifecycle.resume(self._job(key))
+
+    def remove(self, key: str) -> None:
+        """Forget a job, with its one-shots; a run that is going is left to finish, with its ``on_exception``.
+
+        Raises:
+            UnknownJobError: No job has this key.
+        """
+        self._lifecycle.remove(self._job(key))
+
+    def status(self) -> list[JobStatus]:
+        """One row a job, in the order of registration, from bgjobs' own bookkeeping: never waits for the scheduler."""
+        return self._lifecycle.ledger.status()
+
+    def health(self) -> Health:
+        """Whether the jobs are warm, the scheduler is running, and no job is overdue by more than ten seconds.
+
+        Cheap enough for a readiness probe, and never waits for the scheduler, which may be stuck in a job store.
+        """
+        return self._lifecycle.health()
+
+    def _job(self, key: str) -> RegisteredJob:
+        jobs = self._lifecycle.ledger.jobs
+        if key not in jobs:
+            raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, jobs)}", key)
+        return jobs[key]
 
     # -- closing -------------------------------------------------------------------------------------------------
 

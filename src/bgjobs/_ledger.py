@@ -1,4 +1,4 @@
-"""The runs that are going: who may begin, what ended how, and the drain."""
+"""The runs that are going: who may begin, what ended how, what is counted of it, and the drain."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from . import _log
 from ._outcome import Cancelled, Failed, Outcome, Skipped
-from ._run import STARTUP, RegisteredJob, Run, running
+from ._run import SCHEDULED, STARTUP, RegisteredJob, Run, running
+from ._status import (
+    CANCELLED,
+    CLOSING,
+    COALESCED,
+    FAILED,
+    MISSED,
+    OUTCOMES,
+    OVERLAPPED,
+    OVERTAKEN,
+    PAUSED,
+    REASONS,
+    REPEATED,
+    SUCCEEDED,
+    TIMED_OUT,
+    JobStatus,
+)
 
 #: Seconds that cancelled coroutines get to end when the jobs are closed.
 CANCEL_TIMEOUT = 5.0
@@ -23,66 +39,76 @@ class Ledger:
 
     Attributes:
         jobs: The registered jobs by key.
+        abandoned: The runs that the last drain left behind.
+        observers: Called with each run and its outcome, when its action is over.
     """
 
     def __init__(self, *, log_runs: bool) -> None:
         self.jobs: dict[str, RegisteredJob] = {}
+        self.abandoned: list[Run] = []
+        self.observers: list[Callable[[Run, Outcome], object]] = []
         self._log_runs = log_runs
         self._closing = False
         self._changed = threading.Condition()
         self._live: set[Run] = set()  # runs that have not settled
-        self._run_ids = (f"{secrets.token_hex(4)}-{n}" for n in itertools.count(1))
+        prefix = secrets.token_hex(4)
+        self._run_ids = (f"{prefix}-{n}" for n in itertools.count(1))
+
+    def new_run_id(self) -> str:
+        """An id that no other run has."""
+        return next(self._run_ids)
+
+    # -- a run's way ---------------------------------------------------------------------------------------------
 
     def begin(self, key: str, kind: str, scheduled_at: datetime) -> Run | Skipped:
-        """Let one more run of `key` begin, or say (and log) why it does not."""
-        level = "WARNING"
+        """Let one more run of `key` begin, or say (and log, and count) why it does not.
+
+        Args:
+            key: The key of the job.
+            kind: `SCHEDULED`, `STARTUP`, or the id of the one extra run.
+            scheduled_at: The fire time.
+        """
+        coalesced = 0
         with self._changed:
             job = self.jobs.get(key)
             if job is None:
                 reason = "no job is registered under this key in this process"
-            elif self._closing:
-                reason = "the jobs are being closed"
-            elif len(job.running) < (1 if kind == STARTUP else job.options.max_instances):
-                run = Run(job, next(self._run_ids), scheduled_at)
-                job.running.append(run)
-                self._live.add(run)
-                return run
-            elif kind == STARTUP:
-                reason, level = "a run is going already, which makes the immediate one", "INFO"
-            else:
-                reason, first = self._overlap(job)
-                if not first:
-                    return Skipped(reason)
-        _log.skipped(key, reason, scheduled_at, level=level)
-        return Skipped(reason)
-
-    def missed(self, key: str, scheduled_at: datetime) -> None:
-        """APScheduler did not make a run because it was later than the job's grace time."""
-        late = (datetime.now(UTC) - scheduled_at).total_seconds()
-        grace = self.jobs[key].options.misfire_grace_time
-        _log.skipped(key, f"it was {late:.1f} s late, and misfire_grace_time is {grace} s", scheduled_at)
-
-    def overlapped(self, key: str, scheduled_at: datetime) -> None:
-        """APScheduler did not make a run because ``max_instances`` of them were going."""
-        with self._changed:
-            reason, first = self._overlap(self.jobs[key])
-        if first:
-            _log.skipped(key, reason, scheduled_at)
-
-    def _overlap(self, job: RegisteredJob) -> tuple[str, bool]:
-        """Why a run is skipped while others are going, and whether it is the first one skipped for that."""
-        if not job.running:
-            return "the executor has not started its previous run yet", True
-        oldest = job.running[0]
-        oldest.overlaps += 1
-        since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
-        return f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})", oldest.overlaps == 1
+                _log.skipped(key, reason, scheduled_at)
+                return Skipped(reason)
+            if kind == SCHEDULED and job.schedule is not None:
+                if scheduled_at == job.schedule.ticked_at:
+                    return self._refuse(job, REPEATED, "this occurrence was made already", scheduled_at)
+                coalesced = job.schedule.tick(scheduled_at)
+                job.tally.counts[COALESCED] += coalesced
+            if self._closing:
+                return self._refuse(job, CLOSING, "the jobs are being closed", scheduled_at)
+            if len(job.running) >= (1 if kind == STARTUP else job.options.max_instances):
+                return self._overlap(job, kind, scheduled_at)
+            run = Run(job, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at)
+            job.running.append(run)
+            job.tally.started_at = time.time()
+            self._live.add(run)
+        if coalesced:
+            _log.coalesced(run, coalesced)
+        return run
 
     def acted(self, run: Run, outcome: Outcome, *, alone: bool = False) -> None:
-        """The action is over: the key is free for its next run, and the outcome is logged."""
-        with self._changed, suppress(ValueError):  # dropped before, when its event loop went away
-            run.job.running.remove(run)
+        """The action is over: the key is free for its next run; the outcome is counted and logged.
+
+        Args:
+            run: The run.
+            outcome: How it ended.
+            alone: Whether APScheduler does not hear of it, so that the traceback of a failure is for us to log.
+        """
+        tally = run.job.tally
+        with self._changed:
+            with suppress(ValueError):  # dropped before, when its event loop went away
+                run.job.running.remove(run)
+            tally.finished_at = time.time()
+            tally.outcome = _named(run, outcome)
+            tally.counts[tally.outcome] += 1
         if isinstance(outcome, Failed):
+            tally.error = f"{type(outcome.error).__name__}: {outcome.error}"
             _log.failed(run, outcome.error, with_traceback=alone)
         elif isinstance(outcome, Cancelled):
             _log.cancelled(run)
@@ -90,6 +116,8 @@ class Ledger:
             _log.succeeded(run)
         if run.overlaps > 1:
             _log.overlapped(run, run.overlaps)
+        for observer in self.observers:
+            observer(run, outcome)
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
@@ -100,35 +128,92 @@ class Ledger:
     def drop(self, run: Run) -> None:
         """Forget a run that could not begin or whose event loop is gone; nothing where it has acted."""
         with self._changed:
-            dropped = run in run.job.running
-            if dropped:
+            if run in run.job.running:
                 run.job.running.remove(run)
-        if dropped:
-            self.ended(run)
+                self._live.discard(run)
+                self._changed.notify_all()
 
-    def drain(self, timeout: float) -> Collection[Run]:
-        """Let no new run begin, ask those that are going to end, and wait for them; then cancel what can be cancelled.
+    # -- runs that are not made ----------------------------------------------------------------------------------
 
-        Blocks this thread, which must be neither a run's nor an event loop's.
-
-        Args:
-            timeout: Seconds that the runs get to end, ``on_exception`` included.
-
-        Returns:
-            The runs that did not end, each named in a warning.
-        """
+    def missed(self, key: str, scheduled_at: datetime) -> None:
+        """APScheduler did not make a run because it was later than the job's grace time."""
+        late = (datetime.now(UTC) - scheduled_at).total_seconds()
         with self._changed:
-            self._closing = True
-        for run in self._snapshot():
-            run.token.request_cancellation()
-        if not self._wait_until_idle(timeout):
-            for run in self._snapshot():
-                run.cancel()
-            self._wait_until_idle(CANCEL_TIMEOUT)
-        left = self._snapshot()
-        for run in left:
-            _log.abandoned(run)
-        return left
+            job = self._ticked(key, scheduled_at)
+            if job is not None:
+                grace = job.options.misfire_grace_time
+                self._refuse(
+                    job, MISSED, f"it was {late:.1f} s late, and misfire_grace_time is {grace} s", scheduled_at
+                )
+
+    def overlapped(self, key: str, scheduled_at: datetime) -> None:
+        """APScheduler did not make a run because ``max_instances`` of them were going."""
+        with self._changed:
+            job = self._ticked(key, scheduled_at)
+            if job is not None:
+                self._overlap(job, SCHEDULED, scheduled_at)
+
+    def _ticked(self, key: str, scheduled_at: datetime) -> RegisteredJob | None:
+        job = self.jobs.get(key)
+        if job is not None and job.schedule is not None:
+            job.tally.counts[COALESCED] += job.schedule.tick(scheduled_at)
+        return job
+
+    def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
+        """Skip a run while others are going; of many during one run, the first is logged, and at last the number."""
+        if kind == STARTUP:
+            reason = "a run is going already, which makes the immediate one"
+            return self._refuse(job, OVERTAKEN, reason, scheduled_at, level="INFO")
+        if not job.running:
+            return self._refuse(job, OVERLAPPED, "the executor has not started its previous run yet", scheduled_at)
+        oldest = job.running[0]
+        oldest.overlaps += 1
+        since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
+        reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
+        return self._refuse(job, OVERLAPPED, reason, scheduled_at, level="WARNING" if oldest.overlaps == 1 else None)
+
+    def _refuse(
+        self, job: RegisteredJob, counted: str, reason: str, scheduled_at: datetime, level: str | None = "WARNING"
+    ) -> Skipped:
+        job.tally.counts[counted] += 1
+        if level is not None:
+            _log.skipped(job.key, reason, scheduled_at, level=level)
+        return Skipped(reason)
+
+    # -- pausing -------------------------------------------------------------------------------------------------
+
+    def pause(self, job: RegisteredJob) -> None:
+        """Take note that the job is paused."""
+        with self._changed:
+            if job.schedule is not None and job.schedule.paused_at is None:
+                job.schedule.paused_at = datetime.now(UTC)
+                _log.info(job.key, f"job {job.key!r} is paused")
+
+    def resume(self, job: RegisteredJob) -> None:
+        """Take note that the job is resumed, and of how many runs the pause has cost."""
+        with self._changed:
+            schedule = job.schedule
+            if schedule is None or schedule.paused_at is None:
+                return
+            lost = schedule.count(schedule.expected, datetime.now(UTC))
+            job.tally.counts[PAUSED] += lost
+            schedule.paused_at = None
+            schedule.begin()
+        _log.info(job.key, f"job {job.key!r} is resumed; {lost} of its runs were not made while it was paused")
+
+    # -- looking and closing -------------------------------------------------------------------------------------
+
+    def status(self) -> list[JobStatus]:
+        """One row a job, in the order of registration."""
+        with self._changed:
+            return [_status(job) for job in self.jobs.values()]
+
+    def overdue(self) -> list[str]:
+        """A sentence for each job that should have run, and is not doing so."""
+        now = datetime.now(UTC)
+        with self._changed:
+            late = [(job.key, job.schedule.overdue(now)) for job in self.jobs.values() if job.schedule]
+        return [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late if seconds is not None]
 
     def is_inside_a_run(self) -> bool:
         """Whether the calling code belongs to a run of these jobs that is still going."""
@@ -137,11 +222,64 @@ class Ledger:
     def reopen(self) -> None:
         """Let runs begin (again)."""
         self._closing = False
+        self.abandoned = []
+
+    def drain(self, timeout: float) -> None:
+        """Let no new run begin, ask those that are going to end, and wait for them; then cancel what can be cancelled.
+
+        Blocks this thread, which must be neither a run's nor an event loop's. The runs that did not end are named in
+        warnings, and kept in `abandoned`.
+
+        Args:
+            timeout: Seconds that the runs get to end, ``on_exception`` included.
+        """
+        with self._changed:
+            self._closing = True
+        for run in self._going():
+            run.token.request_cancellation()
+        if not self._wait_until_idle(timeout):
+            for run in self._going():
+                run.cancel()
+            self._wait_until_idle(CANCEL_TIMEOUT)
+        self.abandoned = self._going()
+        for run in self.abandoned:
+            _log.abandoned(run)
 
     def _wait_until_idle(self, timeout: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not self._live, timeout)
 
-    def _snapshot(self) -> list[Run]:
+    def _going(self) -> list[Run]:
         with self._changed:
             return [*self._live]
+
+
+def _named(run: Run, outcome: Outcome) -> str:
+    if isinstance(outcome, Failed):
+        return TIMED_OUT if run.timed_out else FAILED
+    return CANCELLED if isinstance(outcome, Cancelled) else SUCCEEDED
+
+
+def _status(job: RegisteredJob) -> JobStatus:
+    schedule, tally = job.schedule, job.tally
+    due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
+    timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
+    return JobStatus(
+        key=job.key,
+        cron=job.options.cron,
+        timezone=None if timezone is None else str(timezone),
+        next_run_time=due,
+        paused=schedule is not None and schedule.paused_at is not None,
+        finished=schedule is not None and due is None and schedule.paused_at is None,
+        running=len(job.running),
+        last_started_at=_moment(tally.started_at),
+        last_finished_at=_moment(tally.finished_at),
+        last_outcome=tally.outcome,
+        last_error=tally.error,
+        outcomes=tally.of(OUTCOMES),
+        not_run=tally.of(REASONS),
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from datetime import UTC, tzinfo
 
 from . import _log
+from ._entries import Entries
 from ._errors import ConfigurationError, LifecycleError, did_you_mean
 from ._ledger import Ledger
 from ._loop import LoopThread
 from ._run import RegisteredJob
 from ._runner import Runner
-from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge, is_finished
+from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
 from ._settings import BackgroundJobsSettings, fold
 from ._signals import on_stop_signal
+from ._status import Health
 from ._tick import applications
 
 _warm: set[Lifecycle] = set()
@@ -56,6 +58,7 @@ class Lifecycle:
         self._loops = LoopThread()
         self._lock = threading.Lock()  # held while warming up and while closing
         self._bridge: SchedulerBridge | None = None  # while warm
+        self._entries: Entries | None = None  # while warm, and not closing
         self._name = ""  # while warm: the name in `applications`
         self.timezone = self._default_timezone()
         if given is not None and not given.running:
@@ -79,16 +82,53 @@ class Lifecycle:
 
     def add(self, job: RegisteredJob) -> None:
         """Take up a job that was registered; schedule it, where the jobs are warm."""
-        if self._bridge is None:
-            self.ledger.jobs[job.key] = job
-            return
-        self._check(job, self._bridge)
+        if self._bridge is not None and job.schedule is not None:
+            self._check(job, self._bridge)
         self.ledger.jobs[job.key] = job
-        try:
-            self._schedule(job, self._bridge)
-        except BaseException:
-            del self.ledger.jobs[job.key]
-            raise
+        if self._bridge is not None:
+            try:
+                self._schedule(job)
+            except BaseException:
+                del self.ledger.jobs[job.key]
+                raise
+
+    def run_now(self, job: RegisteredJob) -> str:
+        """See `BackgroundJobs.run_now`."""
+        if self._bridge is None or self._entries is None:
+            raise LifecycleError("run_now() needs a scheduler that is running; call warm_up() first")
+        self._check(job, self._bridge)
+        run_id = self.ledger.new_run_id()
+        self._entries.run_once(job, run_id)
+        return run_id
+
+    def pause(self, job: RegisteredJob) -> None:
+        """See `BackgroundJobs.pause`."""
+        if self._entries is not None:
+            self._entries.pause(job.key)
+        self.ledger.pause(job)
+
+    def resume(self, job: RegisteredJob) -> None:
+        """See `BackgroundJobs.resume`."""
+        if self._entries is not None:
+            self._entries.resume(job.key)
+        self.ledger.resume(job)
+
+    def remove(self, job: RegisteredJob) -> None:
+        """See `BackgroundJobs.remove`."""
+        if self._entries is not None:
+            self._entries.remove(job.key)
+        del self.ledger.jobs[job.key]
+
+    def health(self) -> Health:
+        """See `BackgroundJobs.health`."""
+        bridge = self._bridge
+        if bridge is None:
+            problems = ["the jobs are not warmed up"]
+        elif not bridge.running:
+            problems = ["the scheduler is not running"]
+        else:
+            problems = self.ledger.overdue()
+        return Health(not problems, tuple(problems))
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
@@ -104,7 +144,7 @@ class Lifecycle:
             self._engage(bridge)
             try:
                 for job in self.ledger.jobs.values():
-                    self._schedule(job, bridge)
+                    self._schedule(job)
                 if bridge.kind == BLOCKING and not bridge.running:
                     self._block(bridge, warming.close)
                 else:
@@ -124,6 +164,7 @@ class Lifecycle:
         self.stopped.clear()
         self.ledger.reopen()
         self._name = _enlist(self._settings.application, self.runner)
+        self._entries = Entries(bridge, self._name)
         bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
         self.runner.listening = True
         _warm.add(self)
@@ -135,13 +176,22 @@ class Lifecycle:
             if bridge is None:
                 return
             try:
-                bridge.hold()
+                if bridge.started_here:
+                    bridge.pause()
+                else:
+                    self._clear()
                 self.ledger.drain(self._settings.shutdown_timeout)
             finally:
                 self._release(bridge)
 
+    def _clear(self) -> None:
+        if self._entries is not None:
+            self._entries.clear()
+            self._entries = None
+
     def _release(self, bridge: SchedulerBridge) -> None:
         _warm.discard(self)
+        self._clear()
         bridge.stop()
         bridge.unlisten()
         self.runner.listening = False
@@ -152,7 +202,8 @@ class Lifecycle:
 
     def _check_all(self, bridge: SchedulerBridge) -> None:
         for job in self.ledger.jobs.values():
-            self._check(job, bridge)
+            if job.schedule is not None:
+                self._check(job, bridge)
         known = {fold(key): key for key in self.ledger.jobs}
         for name, entry in self._settings.jobs.items():
             if name not in known:
@@ -164,19 +215,19 @@ class Lifecycle:
                 )
 
     def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
-        if job.schedule is None:
-            return
         bridge.check(job)
         if self.runner.resolver is None:
             job.target.check_constructor(job.key)
 
-    def _schedule(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
+    def _schedule(self, job: RegisteredJob) -> None:
         if job.schedule is None:
             _log.info(job.key, f"job {job.key!r} is switched off")
-        elif is_finished(job.schedule):
+            return
+        job.schedule.begin()
+        if job.schedule.expected is None:
             _log.warning(job.key, f"job {job.key!r} is finished: no fire time is left before its end")
-        else:
-            bridge.add(self._name, job)
+        elif self._entries is not None:
+            self._entries.add(job)
 
     def _default_timezone(self) -> tzinfo:
         if self._settings.timezone is not None:

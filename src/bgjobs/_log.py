@@ -83,6 +83,11 @@ def abandoned(run: Run) -> None:
     _of(run).warning(f"job {run.key!r} did not end in time and is left behind, still running")
 
 
+def coalesced(run: Run, times: int) -> None:
+    """Several occurrences were due together, and this run is made for all of them."""
+    _of(run).warning(f"job {run.key!r}: {times} earlier runs that were due, too, are made as one with this run")
+
+
 def skipped(key: str, reason: str, scheduled_at: datetime, *, level: str = "WARNING") -> None:
     """A run did not take place."""
     bound = logger.bind(job=key, scheduled_at=scheduled_at.isoformat(), reason=reason)
@@ -92,6 +97,12 @@ def skipped(key: str, reason: str, scheduled_at: datetime, *, level: str = "WARN
 def overlapped(run: Run, times: int) -> None:
     """A run ended during which several further ones were skipped; the first of them was logged when it was."""
     _of(run).warning(f"job {run.key!r} was skipped {times} times while this run was going")
+
+
+def pass_failed(error: BaseException, again: float) -> None:
+    """A pass over the due jobs raised, in a scheduler of ours, which goes on."""
+    told = f"the scheduler could not finish its pass over the due jobs, and tries again in {again:g} s"
+    logger.opt(exception=error).error(f"{told}: {type(error).__name__}: {error}")
 
 
 def warning(key: str | None, message: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ._cron import CronExpression
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
+from ._job import ExceptionHandler
 from ._zone import zone
 
 M = TypeVar("M", bound=BaseModel)
@@ -121,6 +122,18 @@ class JobOptions(TypedDict, total=False):
     end_date: datetime | str | None
     executor: str
     jobstore: str
+
+
+class Registration(JobOptions, total=False):
+    """The keywords of ``add_background_job``, for type checkers."""
+
+    cron: str | None
+    trigger: Any
+    run_immediately: bool
+    key: str | None
+    on_exception: ExceptionHandler | None
+    kwargs: dict[str, Any] | None
+    options: BackgroundJobOptions | None
 
 
 def build(model: type[M], values: Mapping[str, Any], where: str) -> M:

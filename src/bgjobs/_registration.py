@@ -14,6 +14,7 @@ from ._options import BackgroundJobOptions, build
 from ._run import RegisteredJob
 from ._scheduler import is_trigger
 from ._settings import BackgroundJobsSettings
+from ._status import Schedule
 
 
 def registered(
@@ -40,23 +41,24 @@ def registered(
     return RegisteredJob(key, target, options, _schedule(options, where, timezone) if options.is_on else None)
 
 
-def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Any:
+def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
     if options.trigger is not None:
         if not is_trigger(options.trigger):
             raise ConfigurationError(
                 f"{where}: trigger must be an APScheduler trigger, not {options.trigger!r}", "trigger"
             )
-        return options.trigger
+        return Schedule(options.trigger)
     if options.cron is None:
         raise ConfigurationError(
             f"{where} has no schedule; give cron or trigger, or set its cron in the settings", "cron"
         )
-    return CronExpression(options.cron).trigger(
+    trigger = CronExpression(options.cron).trigger(
         options.timezone or timezone,
         start_date=options.start_date,
         end_date=options.end_date,
         jitter=options.jitter,
     )
+    return Schedule(trigger, None if options.jitter else trigger.following)
 
 
 def load(reference: str, key: str) -> Job:

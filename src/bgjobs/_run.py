@@ -30,6 +30,7 @@ from ._errors import LifecycleError, ResolverError
 from ._job import TOKEN, Resolver, Target
 from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Succeeded
+from ._status import Schedule, Tally
 from ._token import CancellationToken
 
 
@@ -74,21 +75,23 @@ def running() -> Run | None:
 
 @dataclass(slots=True, eq=False)
 class RegisteredJob:
-    """A job under its key: what it calls, how, and the runs that are going now.
+    """A job under its key: what it calls, when and how, its runs that are going now, and what became of the others.
 
     Attributes:
         key: The unique name of the job.
         target: What a run calls.
         options: The options, with those of the settings merged in.
-        schedule: The APScheduler trigger; ``None`` for a job that is switched off.
+        schedule: When it is due; ``None`` for a job that is switched off.
         running: The runs whose action is going, oldest first.
+        tally: What is counted of its runs.
     """
 
     key: str
     target: Target
     options: BackgroundJobOptions
-    schedule: Any = None
+    schedule: Schedule | None = None
     running: list[Run] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
 
 class Run:
@@ -105,6 +108,7 @@ class Run:
         "scheduled_at",
         "started",
         "task",
+        "timed_out",
         "token",
     )
 
@@ -118,6 +122,7 @@ class Run:
         self.task: asyncio.Task[Any] | None = None  # the task that owns the run, where a task does
         self.overlaps = 0  # further runs of the key that were skipped during this one
         self.resolved = False  # whether there is an instance (or none is needed)
+        self.timed_out = False
         self._instance: Any = None
         self._exit: Callable[..., Any] | None = None
 
@@ -215,7 +220,7 @@ class Run:
             if not deadline.expired():
                 raise
             self.token.request_cancellation()
-            raise _timed_out(seconds) from exc
+            raise self._timed_out(seconds) from exc
 
     async def _asked_after(self, seconds: float, action: Awaitable[object]) -> object:
         """Sync code cannot be interrupted: it is asked to end, and reported as timed out when it has."""
@@ -234,12 +239,16 @@ class Run:
         except asyncio.CancelledError as exc:
             if not expired.is_set():
                 raise
-            raise _timed_out(seconds) from exc
+            raise self._timed_out(seconds) from exc
         finally:
             timer.cancel()
         if expired.is_set():
-            raise _timed_out(seconds)
+            raise self._timed_out(seconds)
         return value
+
+    def _timed_out(self, seconds: float) -> TimeoutError:
+        self.timed_out = True
+        return TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
 
     def _is_cancellation(self, error: BaseException) -> bool:
         """A drain or a cancelled task is no failure; a stray `CancelledError` from inside the job is one."""
@@ -260,7 +269,3 @@ def needs_task(scope: Any, call: Calls) -> bool:
             "or contextlib.asynccontextmanager"
         )
     return call is not in_task and not hasattr(scope, "__enter__")
-
-
-def _timed_out(seconds: float) -> TimeoutError:
-    return TimeoutError(f"the run took longer than its timeout of {seconds:g} s")

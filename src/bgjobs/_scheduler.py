@@ -10,9 +10,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -31,9 +30,13 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from ._errors import ConfigurationError, DuplicateJobError, LifecycleError, did_you_mean
-from ._run import SCHEDULED, STARTUP, RegisteredJob
-from ._tick import Ticket, fire, fire_async, job_id
+from . import _log
+from ._errors import ConfigurationError, LifecycleError, did_you_mean
+from ._run import RegisteredJob
+from ._tick import PREFIX, Ticket
+
+#: What APScheduler raises when a job is in none of its stores.
+NoSuchEntry = JobLookupError
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
 KINDS: dict[str, type[Any]] = {
@@ -51,13 +54,23 @@ def is_trigger(value: object) -> bool:
     return isinstance(value, BaseTrigger)
 
 
-def is_finished(trigger: Any) -> bool:
-    """Whether no fire time is left."""
-    return trigger.get_next_fire_time(None, datetime.now(UTC)) is None
+class _Steady:
+    """Keeps a scheduler of ours going: an exception from a job store ends neither its thread nor its timer.
+
+    Overrides the pass over the due jobs, whose return value is the seconds until the next one.
+    """
+
+    def _process_jobs(self) -> float | None:
+        try:
+            return super()._process_jobs()  # type: ignore[misc, no-any-return]
+        except Exception as exc:  # noqa: BLE001 - whatever a store or a trigger raises
+            again: float = self.jobstore_retry_interval  # type: ignore[attr-defined]
+            _log.pass_failed(exc, again)
+            return again
 
 
-#: The jobs of all facades on each scheduler, so that no facade takes another one's place in a job store.
-_taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+#: The kinds as bgjobs makes them.
+STEADY = {kind: type(f"Steady{cls.__name__}", (_Steady, cls), {}) for kind, cls in KINDS.items()}
 
 
 class SchedulerBridge:
@@ -81,13 +94,12 @@ class SchedulerBridge:
             )
         self.started_here = False
         self._listener: Callable[[Any], None] | None = None
-        self._keys: dict[str, str] = {}  # APScheduler's job ids -> keys
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def make(cls, kind: str, timezone: tzinfo) -> SchedulerBridge:
         """A new scheduler of that kind."""
-        return cls(KINDS[kind](timezone=timezone))
+        return cls(STEADY[kind](timezone=timezone))
 
     @property
     def running(self) -> bool:
@@ -125,11 +137,6 @@ class SchedulerBridge:
     def check(self, job: RegisteredJob) -> None:
         """Raise `ConfigurationError` unless the job's executor and job store exist and can serve it."""
         options = job.options
-        if job_id(job.key, SCHEDULED) in _taken.get(self.scheduler, ()):
-            raise DuplicateJobError(
-                f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
-                job.key,
-            )
         executors = {"default": None, **self.scheduler._executors}  # noqa: SLF001 - no public list
         stores = {"default", *self.scheduler._jobstores}  # noqa: SLF001
         for name, alias, known in (
@@ -154,60 +161,21 @@ class SchedulerBridge:
         """Have `warn` called when the owner of the scheduler starts it."""
         self.scheduler.add_listener(lambda _: warn(), EVENT_SCHEDULER_STARTED)
 
-    # -- jobs ----------------------------------------------------------------------------------------------------
+    # -- executors and job stores --------------------------------------------------------------------------------
 
-    def add(self, application: str, job: RegisteredJob) -> None:
-        """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither."""
-        ids = {job_id(job.key, kind): job.key for kind in (SCHEDULED, STARTUP)}
-        self._keys |= ids
-        _taken.setdefault(self.scheduler, set()).update(ids)
-        try:
-            self._add(application, job)
-        except BaseException:
-            for id_ in ids:
-                with suppress(JobLookupError):
-                    self.scheduler.remove_job(id_)
-                del self._keys[id_]
-            _taken[self.scheduler].difference_update(ids)
-            raise
-
-    def _add(self, application: str, job: RegisteredJob) -> None:
-        options = job.options
-        func = fire_async if self._is_asyncio(options.executor) else fire
-        common = {"name": job.key, "executor": options.executor, "jobstore": options.jobstore, "replace_existing": True}
-        self.scheduler.add_job(
-            func,
-            job.schedule,
-            args=(application, job.key, SCHEDULED),
-            id=job_id(job.key, SCHEDULED),
-            misfire_grace_time=options.misfire_grace_time,
-            coalesce=options.coalesce,
-            max_instances=options.max_instances,
-            **common,
-        )
-        if options.run_immediately:
-            self.scheduler.add_job(
-                func,
-                "date",
-                run_date=datetime.now(UTC),
-                args=(application, job.key, STARTUP),
-                id=job_id(job.key, STARTUP),
-                misfire_grace_time=None,  # however slow the start is, it is made
-                **common,
-            )
-
-    def _remove_jobs(self) -> None:
-        """Take off our jobs, but for those in persistent stores: their rows stay."""
-        stores = self.scheduler._jobstores.items()  # noqa: SLF001 - no public list
-        in_memory = [alias for alias, store in stores if isinstance(store, MemoryJobStore)]
-        for id_ in self._keys:
-            for alias in in_memory if self.running else [None]:  # before the start, jobs are in no store yet
-                with suppress(JobLookupError):
-                    self.scheduler.remove_job(id_, alias)
-
-    def _is_asyncio(self, executor: str) -> bool:
+    def is_asyncio(self, executor: str) -> bool:
+        """Whether the executor awaits coroutines."""
         known = self.scheduler._executors.get(executor)  # noqa: SLF001
         return self.kind == ASYNCIO if known is None else isinstance(known, AsyncIOExecutor)
+
+    def is_in_memory(self, jobstore: str) -> bool:
+        """Whether the job store keeps nothing beyond this process, and the very objects that it is given."""
+        known = self.scheduler._jobstores.get(jobstore)  # noqa: SLF001
+        return known is None or isinstance(known, MemoryJobStore)
+
+    def stores_in_memory(self) -> list[str]:
+        """The aliases of those."""
+        return [alias for alias in self.scheduler._jobstores if self.is_in_memory(alias)]  # noqa: SLF001
 
     def await_submission(self, executor: str) -> bool:
         """Return when the executor has attached its callback to the run that calls this from its worker thread.
@@ -236,13 +204,13 @@ class SchedulerBridge:
         def dispatch(event: Any) -> None:
             if event.code == EVENT_JOB_ERROR:
                 errored((event.job_id, event.scheduled_run_time))
-            elif (key := self._keys.get(event.job_id)) is None:
+            elif not event.job_id.startswith(PREFIX):
                 return  # somebody else's job
             elif event.code == EVENT_JOB_MISSED:
-                missed(key, event.scheduled_run_time)
+                missed(event.job_id[len(PREFIX) :], event.scheduled_run_time)
             else:
                 for scheduled_at in event.scheduled_run_times:
-                    overlapped(key, scheduled_at)
+                    overlapped(event.job_id[len(PREFIX) :], scheduled_at)
 
         self._listener = dispatch
         self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
@@ -279,11 +247,9 @@ class SchedulerBridge:
                 self.scheduler.remove_executor(alias, shutdown=False)
                 self.scheduler.add_executor(ThreadPoolExecutor(executor._pool._max_workers), alias)  # noqa: SLF001
 
-    def hold(self) -> None:
-        """Let no new run begin: pause our own scheduler; on somebody else's, take our jobs off."""
-        if not self.started_here:
-            self._remove_jobs()
-        elif self.running:
+    def pause(self) -> None:
+        """Let no new run begin on the scheduler that was started here."""
+        if self.running:
             self.scheduler.pause()
             self._await_pass()
 
@@ -296,16 +262,12 @@ class SchedulerBridge:
         self.scheduler.get_jobs(jobstore="bgjobs: none")
 
     def stop(self) -> None:
-        """Give the scheduler back: shut down, without waiting, if it was started here; else rid of our jobs.
+        """Shut the scheduler down, without waiting, if it was started here.
 
         Not to be called in the scheduler's event loop.
         """
-        _taken.get(self.scheduler, set()).difference_update(self._keys)
-        if not self.started_here:
-            self._remove_jobs()
-            return
-        self.started_here = False
-        if not self.running:
+        stop_it, self.started_here = self.started_here and self.running, False
+        if not stop_it:
             return
         if self.loop is None:
             self._await_pass()

@@ -10,6 +10,8 @@ from . import _log
 from ._outcome import Skipped
 from ._run import SCHEDULED
 
+#: What APScheduler's ids of our jobs begin with.
+PREFIX = "bgjobs:"
 #: An APScheduler job id and a fire time: what names a run in an event of the scheduler.
 Ticket = tuple[str, datetime]
 
@@ -56,4 +58,4 @@ def _unknown(application: str, key: str, ticket: Ticket) -> Skipped:
 
 def job_id(key: str, kind: str) -> str:
     """The id that APScheduler knows a job by."""
-    return f"bgjobs:{key}" if kind == SCHEDULED else f"bgjobs:{key}:{kind}"
+    return PREFIX + key if kind == SCHEDULED else f"{PREFIX}{key}:{kind}"

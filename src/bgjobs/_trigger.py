@@ -80,7 +80,7 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         timezone: str | tzinfo | None = None,
         start_date: datetime | date | str | None = None,
         end_date: datetime | date | str | None = None,
-        jitter: int | None = None,
+        jitter: float | None = None,
     ) -> None:
         self.expression = expression if isinstance(expression, CronExpression) else CronExpression(expression)
         if jitter is not None and jitter < 0:
@@ -120,6 +120,11 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
             return self._delayed(found, now) if found else None
         self._last = (previous_fire_time, now, found)
         return found
+
+    def following(self, fire_time: datetime) -> datetime | None:
+        """The fire time after `fire_time`, without jitter; free where a scheduler has just asked for it."""
+        last = self._last
+        return last[2] if last and last[0] is fire_time else self._search(fire_time, fire_time)
 
     def _search(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The next fire time without jitter.

@@ -1,0 +1,129 @@
+"""Our jobs as entries of a scheduler: added, run once, paused, resumed, taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ._errors import DuplicateJobError
+from ._run import SCHEDULED, STARTUP, RegisteredJob
+from ._scheduler import NoSuchEntry, SchedulerBridge
+from ._tick import fire, fire_async, job_id
+
+#: The keys of all facades on each scheduler, so that no facade takes another one's place in a job store.
+_taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
+class Entries:
+    """The entries of one facade in its scheduler's job stores."""
+
+    def __init__(self, bridge: SchedulerBridge, application: str) -> None:
+        self._bridge = bridge
+        self._scheduler = bridge.scheduler
+        self._application = application
+        self._taken = _taken.setdefault(self._scheduler, set())
+        self._ours: set[str] = set()
+
+    def add(self, job: RegisteredJob) -> None:
+        """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither.
+
+        Raises:
+            DuplicateJobError: Another facade has a job with this key on this scheduler.
+        """
+        if job.key in self._taken:
+            raise DuplicateJobError(
+                f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
+                job.key,
+            )
+        self._taken.add(job.key)
+        self._ours.add(job.key)
+        try:
+            self._add(job)
+            if job.options.run_immediately:
+                self.run_once(job, STARTUP)
+        except BaseException:
+            self.remove(job.key)
+            raise
+
+    def _add(self, job: RegisteredJob) -> None:
+        assert job.schedule is not None
+        options, paused = job.options, job.schedule.paused_at is not None
+        entry = self._scheduler.add_job(
+            self._func(job),
+            job.schedule.trigger,
+            args=(self._application, job.key, SCHEDULED),
+            id=job_id(job.key, SCHEDULED),
+            name=job.key,
+            executor=options.executor,
+            jobstore=options.jobstore,
+            misfire_grace_time=options.misfire_grace_time,
+            coalesce=options.coalesce,
+            max_instances=options.max_instances,
+            replace_existing=True,
+            **({"next_run_time": None} if paused else {}),
+        )
+        job.schedule.entry = entry if self._bridge.is_in_memory(options.jobstore) else None
+
+    def run_once(self, job: RegisteredJob, kind: str) -> None:
+        """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""
+        self._scheduler.add_job(
+            self._func(job),
+            "date",
+            run_date=datetime.now(UTC),
+            args=(self._application, job.key, kind),
+            id=job_id(job.key, kind),
+            name=job.key,
+            executor=job.options.executor,
+            jobstore=job.options.jobstore,
+            misfire_grace_time=None,  # however slow the start is, it is made
+            replace_existing=True,
+        )
+
+    def pause(self, key: str) -> None:
+        """Pause the schedule of a job, and take off its one-shots that have not run yet."""
+        self._remove_one_shots(key)
+        with suppress(NoSuchEntry):  # finished, or taken off by somebody else
+            self._scheduler.pause_job(job_id(key, SCHEDULED))
+
+    def resume(self, key: str) -> None:
+        """Resume the schedule of a job."""
+        with suppress(NoSuchEntry):
+            self._scheduler.resume_job(job_id(key, SCHEDULED))
+
+    def remove(self, key: str) -> None:
+        """Take a job off, with its one-shots."""
+        self._remove_one_shots(key)
+        with suppress(NoSuchEntry):
+            self._scheduler.remove_job(job_id(key, SCHEDULED))
+        self._forget(key)
+
+    def clear(self) -> None:
+        """Take off all our entries, but for those in persistent stores: their rows stay."""
+        in_memory = self._bridge.stores_in_memory() if self._bridge.running else [None]  # pending: in no store yet
+        for alias in in_memory:
+            for entry in self._entries(alias):
+                with suppress(NoSuchEntry):
+                    self._scheduler.remove_job(entry.id, alias)
+        for key in list(self._ours):
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        self._ours.discard(key)
+        self._taken.discard(key)
+
+    def _remove_one_shots(self, key: str) -> None:
+        for entry in self._entries():
+            if entry.args[1] == key and entry.args[2] != SCHEDULED:
+                with suppress(NoSuchEntry):
+                    self._scheduler.remove_job(entry.id)
+
+    def _entries(self, jobstore: str | None = None) -> Iterator[Any]:
+        for entry in self._scheduler.get_jobs(jobstore):
+            if entry.func in (fire, fire_async) and entry.args[0] == self._application:
+                yield entry
+
+    def _func(self, job: RegisteredJob) -> Any:
+        return fire_async if self._bridge.is_asyncio(job.options.executor) else fire

@@ -1,0 +1,157 @@
+"""What has become of a job's runs: bgjobs' own bookkeeping, which never waits for the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+#: How a run can end.
+SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
+OUTCOMES = (SUCCEEDED, FAILED, TIMED_OUT, CANCELLED)
+
+#: Why a run that was due was not made.
+OVERLAPPED, MISSED, COALESCED, PAUSED = "overlapped", "missed", "coalesced", "paused"
+CLOSING, OVERTAKEN, REPEATED = "closing", "overtaken", "repeated"
+REASONS = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED)
+
+#: Seconds by which a run may be late before `Health` calls its job overdue.
+OVERDUE = 10.0
+
+#: Fire times that are counted one by one, at most, where many were left out.
+MANY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job, and what has become of its runs since the process started; a row of ``jobs.status()``.
+
+    Attributes:
+        key: The key of the job.
+        cron: Its cron text; ``None`` where it has a trigger of another kind, or none.
+        timezone: The zone of its schedule, as text; ``None`` where the trigger keeps that to itself.
+        next_run_time: The next fire time (aware); ``None`` while there is none.
+        paused: Whether it was paused.
+        finished: Whether no fire time is left.
+        running: How many runs are going now.
+        last_started_at: When the latest run began (aware); ``None`` before the first.
+        last_finished_at: When the latest run to end has ended (aware); ``None`` before the first.
+        last_outcome: How that one ended: ``"succeeded"``, ``"failed"``, ``"timed_out"`` or ``"cancelled"``.
+        last_error: The error of the latest failed run, as ``"ValueError: text"``; ``None`` for none.
+        outcomes: How many runs ended in each of the four ways.
+        not_run: How many due runs were not made, by reason: ``"overlapped"`` (earlier ones were going), ``"missed"``
+            (later than its grace time), ``"coalesced"`` (made as one with a later one), ``"paused"``, ``"closing"``,
+            ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (this occurrence was made already).
+    """
+
+    key: str
+    cron: str | None
+    timezone: str | None
+    next_run_time: datetime | None
+    paused: bool
+    finished: bool
+    running: int
+    last_started_at: datetime | None
+    last_finished_at: datetime | None
+    last_outcome: str | None
+    last_error: str | None
+    outcomes: Mapping[str, int]
+    not_run: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the jobs are doing what they should; true when they are.
+
+    Attributes:
+        ok: Whether there is no problem.
+        problems: What is wrong, in words: one sentence a problem.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted of one job's runs.
+
+    Attributes:
+        started_at: When the latest run began; seconds since the epoch.
+        finished_at: When the latest run ended; seconds since the epoch.
+        outcome: How it ended.
+        error: The error of the latest failed run.
+        counts: How often each outcome and each reason came.
+    """
+
+    started_at: float | None = None
+    finished_at: float | None = None
+    outcome: str | None = None
+    error: str | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*OUTCOMES, *REASONS), 0))
+
+    def of(self, names: tuple[str, ...]) -> Mapping[str, int]:
+        """The counts with these names, read-only."""
+        return MappingProxyType({name: self.counts[name] for name in names})
+
+
+@dataclass(slots=True)
+class Schedule:
+    """When a job is due, as far as bgjobs has seen it.
+
+    Attributes:
+        trigger: The APScheduler trigger.
+        following: Tells the fire time after one; ``None`` where that cannot be told (jitter, triggers of others).
+        entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
+        expected: The next fire time; ``None`` where it is not known or there is none.
+        ticked_at: The latest fire time that APScheduler came with.
+        paused_at: Since when the job is paused; ``None`` where it is not.
+    """
+
+    trigger: Any
+    following: Callable[[datetime], datetime | None] | None = None
+    entry: Any = None
+    expected: datetime | None = None
+    ticked_at: datetime | None = None
+    paused_at: datetime | None = None
+
+    def begin(self) -> None:
+        """Expect the first fire time from now on."""
+        self.ticked_at = None
+        self.expected = self.trigger.get_next_fire_time(None, datetime.now(UTC))
+
+    def tick(self, fire_time: datetime) -> int:
+        """Take note of a fire time that APScheduler came with. Returns how many before it were left out."""
+        expected, self.ticked_at, self.expected = self.expected, fire_time, None
+        if self.following is None:
+            return 0
+        self.expected = self.following(fire_time)
+        return 0 if expected is None or expected >= fire_time else self.count(expected, fire_time)
+
+    def count(self, begin: datetime | None, end: datetime) -> int:
+        """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
+        counted = 0
+        while self.following and begin is not None and begin < end and counted < MANY:
+            counted += 1
+            begin = self.following(begin)
+        return counted
+
+    def next_run_time(self, now: datetime) -> datetime | None:
+        """The next fire time; ``None`` while paused, and when none is left."""
+        if self.paused_at is not None:
+            return None
+        held = getattr(self.entry, "next_run_time", self.ticked_at)
+        if held != self.ticked_at:  # what somebody changed through APScheduler itself counts
+            return held
+        return self.expected or self.trigger.get_next_fire_time(self.ticked_at, now)
+
+    def overdue(self, now: datetime) -> float | None:
+        """The seconds by which a run is overdue; ``None`` where none is, or not by much."""
+        due = self.next_run_time(now)
+        late = (now - due).total_seconds() - (getattr(self.trigger, "jitter", None) or 0) if due else 0
+        return late if late > OVERDUE else None
