@@ -1,0 +1,1 @@
+"""The quickstart: five background jobs on a small API and a database. Run it with ``python -m examples.quickstart``."""
