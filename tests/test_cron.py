@@ -75,6 +75,19 @@ def test_never(text: str) -> None:
     assert caught.value.expression == text
 
 
+@pytest.mark.parametrize(
+    "text", ["0 0 0 29 2 *", "0 0 0 L-28 2 *", "0 0 0 29 2 MON", "0 0 0 1W * MON", "0 0 0 * 2 SUN#5"]
+)
+def test_seldom(text: str) -> None:
+    """A text that matches in some leap years only is none of them."""
+    assert len(CronExpression(text).occurrences(NEW_YEAR, "UTC", 2)) == 2
+
+
+def test_tables_are_shared() -> None:
+    """Equal texts have one set of tables, so that a thousand jobs of one text do not have a thousand."""
+    assert CronExpression("0 0 9 * * *").calendar is CronExpression("0 0 9 * * *").calendar
+
+
 def test_errors_are_not_remembered() -> None:
     """A refused text is refused each time with an error of its own."""
     errors = []

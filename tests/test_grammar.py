@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgjobs._errors import CronFormatError
-from bgjobs._grammar import DAY, FIELDS, MACROS, SpecialDay, SpecialWeekday, parse, read_pieces, split
+from bgjobs._grammar import (
+    DAY,
+    FIELDS,
+    MACROS,
+    MAX_LENGTH,
+    WEEKDAY,
+    SpecialDay,
+    SpecialWeekday,
+    parse,
+    read_pieces,
+    split,
+)
 from cron_texts import LARGEST_STEPS, plain, texts
 from oracle import LIMITS, Oracle, numbers
 
@@ -111,6 +122,7 @@ class TestNumbers:
     def test_ranges_from_the_digit_7(self, weekday: str, expected: list[int]) -> None:
         """A range that wraps and starts at 7 starts at Sunday, which the original loses where there is a step."""
         assert expected == values(parse(f"0 0 0 * * {weekday}").weekdays)
+        assert [piece.first for piece in read_pieces(WEEKDAY, weekday)] == [0]
 
     @given(
         st.sampled_from(list(enumerate(LARGEST_STEPS))).flatmap(lambda row: st.tuples(st.just(row[0]), plain(row[1])))
@@ -191,6 +203,7 @@ class TestText:
     def test_longest(self) -> None:
         """The longest sensible text is read: every field enumerated."""
         enumeration = [",".join(f"{number:02}" for number in range(field.low, field.high + 1)) for field in FIELDS]
+        assert parse("* * * * *" + " " * (MAX_LENGTH - 9)) == parse("* * * * *")
         assert parse("* * * * * *")[:6] == parse(" ".join(enumeration))[:6]
 
     def test_split(self) -> None:

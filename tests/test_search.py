@@ -399,6 +399,12 @@ class TestStart:
         found = first_after(CronExpression("* * * * * *").calendar, datetime(year, 1, 1, tzinfo=UTC), zone)
         assert found == datetime(1970, 1, 1, tzinfo=zone)
 
+    def test_earliest_moment(self) -> None:
+        """The earliest moment of all is a start like others, also where UTC has none for it."""
+        earliest = datetime.min.replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+        found = first_after(CronExpression("* * * * * *").calendar, earliest, NEW_YORK)
+        assert found == datetime(1970, 1, 1, tzinfo=NEW_YORK)
+
     def test_1970_elsewhere(self) -> None:
         """A start in 1969 that is 1970 in the zone is no earlier than it is."""
         start = datetime(1969, 12, 31, 22, tzinfo=NEW_YORK)

@@ -163,7 +163,7 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime |
     wall = wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall
     if zone.utcoffset(None) is None:
         return _in_zone(calendar, local, wall, zone)
-    found = calendar.next_wall(wall)
+    found = calendar.next_wall(wall)  # a fixed offset, where there are no changes to look for
     return found.replace(tzinfo=zone) if found else None
 
 
@@ -180,7 +180,6 @@ def _in_zone(calendar: Calendar, local: datetime, wall: datetime, zone: tzinfo) 
             found = calendar.next_wall(wall)
             if found and found < end:
                 return found.replace(tzinfo=zone, fold=1)
-            wall = end
         elif local.fold == 1:
             wall = end
     found = calendar.next_wall(wall)
