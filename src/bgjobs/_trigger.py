@@ -1,9 +1,9 @@
-"""Where cron texts meet APScheduler: arguments for its `CronTrigger`, and a `CronTrigger` of our own."""
+"""Where cron texts meet APScheduler: a `CronTrigger` with our grammar and our search."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.cron.expressions import AllExpression
@@ -13,44 +13,14 @@ from tzlocal import get_localzone  # comes with APScheduler
 
 from ._cron import CronExpression
 from ._errors import ConfigurationError
-from ._explain import shown
-from ._grammar import DAY, HOUR, MINUTE, MONTH, SECOND, SpecialDay, SpecialWeekday, read_pieces, split
+from ._grammar import SpecialDay, SpecialWeekday, split
 from ._search import day_mask, first_from, lowest, shape, weekday_mask
+from ._translate import arguments
+from ._translate import cron_trigger_arguments as cron_trigger_arguments
 from ._zone import zone
-
-if TYPE_CHECKING:
-    from ._grammar import Field
 
 _VERSION = 1
 _MICROSECOND = timedelta(microseconds=1)
-# APScheduler's names of our fields, in our order.
-_NAMES = ("second", "minute", "hour", "day", "month", "day_of_week")
-_WEEKDAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_LAST_DAY = SpecialDay(0, nearest_weekday=False)
-_EVERY_DAY = (2 << 31) - 2
-_POSITIONS = ("last", "1st", "2nd", "3rd", "4th", "5th")
-
-
-def cron_trigger_arguments(text: str) -> dict[str, str]:
-    """Translate a cron text into keyword arguments of APScheduler's own ``CronTrigger``.
-
-    In UTC, ``CronTrigger(**cron_trigger_arguments(text), timezone="UTC")`` fires at the same times as the text. All
-    six fields are always given, the weekday always by name: APScheduler counts weekdays from Monday.
-
-    Raises:
-        CronFormatError: The text does not follow the grammar.
-        NeverFiresError: No date can ever match.
-        ConfigurationError: APScheduler has no words for it: ``L-n``, ``nW``, ``LW``, and ``dL`` or ``d#k`` together
-            with a day of month. ``CronExpression(text).trigger(timezone)`` handles these, too.
-    """
-    arguments, unsaid = _arguments(CronExpression(text))
-    if unsaid:
-        fields = " and the ".join(unsaid).replace("_", " ")
-        message = (
-            f"APScheduler's CronTrigger cannot express the {fields} of {shown(text)}; use CronExpression.trigger()"
-        )
-        raise ConfigurationError(message, unsaid[0])
-    return arguments
 
 
 class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has no types
@@ -90,6 +60,11 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         self.end_date = _moment(end_date, self.timezone, "end_date")
         self.jitter = jitter
         self._forget()
+
+    @classmethod
+    def from_crontab(cls, expr: str, timezone: str | tzinfo | None = None) -> SixFieldCronTrigger:
+        """Same as the constructor, which reads the five fields of crontab; Sunday is 0 and both days must match."""
+        return cls(expr, timezone)
 
     def _forget(self) -> None:
         """Start without what is computed only when it is asked for."""
@@ -201,69 +176,14 @@ def _moment(value: datetime | date | str | None, where: tzinfo, name: str) -> da
     return moment
 
 
-def _arguments(expression: CronExpression) -> tuple[dict[str, str], list[str]]:
-    """The arguments for ``CronTrigger``, and the names of those that it has no words for (they are ``*``)."""
-    second, minute, hour, day, month, _ = split(expression.text)
-    arguments = {
-        "second": _pieces(SECOND, second),
-        "minute": _pieces(MINUTE, minute),
-        "hour": _pieces(HOUR, hour),
-        "day": "*",
-        "month": _pieces(MONTH, month),
-        "day_of_week": "*",
-    }
-    days, weekdays = expression.fields.days, expression.fields.weekdays
-    unsaid = []
-    if not isinstance(days, SpecialDay):
-        arguments["day"] = _pieces(DAY, day)
-    elif days == _LAST_DAY:
-        arguments["day"] = "last"
-    else:
-        unsaid.append("day")
-    if not isinstance(weekdays, SpecialWeekday):
-        arguments["day_of_week"] = _weekday_names(weekdays)
-    elif days == _EVERY_DAY:
-        arguments["day"] = f"{_POSITIONS[weekdays.number]} {_WEEKDAY_NAMES[weekdays.weekday - 1]}"
-    else:
-        unsaid.append("day_of_week")
-    return arguments, unsaid
-
-
-def _pieces(field: Field, text: str) -> str:
-    """A field in APScheduler's words: ranges and steps stay what they are, where it reads them the same."""
-    return ",".join(_piece(field, *piece) for piece in read_pieces(field, text))
-
-
-def _piece(field: Field, first: int, last: int, step: int) -> str:
-    """One value, range or step."""
-    last -= (last - first) % step
-    if first == last:
-        return str(first)
-    span = "*" if first == field.low and last + step > field.high else f"{first}-{last}"
-    return span if step == 1 else f"{span}/{step}"
-
-
-def _weekday_names(mask: int) -> str:
-    """A set of weekdays as names and ranges of names, from Monday to Sunday."""
-    runs: list[list[str]] = []
-    for index, name in enumerate(_WEEKDAY_NAMES):
-        if not mask >> (index + 1) % 7 & 1:
-            continue
-        if index and mask >> index & 1:
-            runs[-1][1:] = [name]
-        else:
-            runs.append([name])
-    return "*" if runs == [["mon", "sun"]] else ",".join("-".join(run) for run in runs)
-
-
 def _fields(expression: CronExpression) -> list[BaseField]:
     """APScheduler's field objects for an expression, with expressions of our own where it has none."""
-    arguments, unsaid = _arguments(expression)
+    given, unsaid = arguments(expression)
     fields = [
-        CronTrigger.FIELDS_MAP[name](name, arguments.get(name, "*"), is_default=name not in arguments)
+        CronTrigger.FIELDS_MAP[name](name, given.get(name, "*"), is_default=name not in given)
         for name in CronTrigger.FIELD_NAMES
     ]
-    parts = dict(zip(_NAMES, split(expression.text), strict=True))
+    parts = dict(zip(given, split(expression.text), strict=True))
     forms = {"day": expression.fields.days, "day_of_week": expression.fields.weekdays}
     for field in fields:
         if field.name in unsaid:
