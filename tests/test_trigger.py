@@ -13,7 +13,7 @@ import pytest
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from bgjobs._cron import CronExpression
@@ -43,6 +43,9 @@ def trigger(text: str, zone: str | tzinfo = "UTC", **options: Any) -> SixFieldCr
 
 class TestFields:
     @given(texts(), places_and_starts())
+    @example("0 0 0 15W * *", (NEW_YORK, NOW))
+    @example("0 0 0 L-30 * *", (NEW_YORK, NOW))
+    @example("0 0 0 1-7 * 5#1", (NEW_YORK, NOW))
     def test_same_times(self, text: str, place: tuple[ZoneInfo, datetime]) -> None:
         """CronTrigger's own search over our `fields`, special forms included, finds the same time in UTC."""
         ours = trigger(text)
@@ -117,6 +120,14 @@ class TestSearch:
         found = daily.get_next_fire_time(NOW, NOW)
         monkeypatch.setattr("bgjobs._trigger.first_from", None)
         assert daily.get_next_fire_time(NOW, NOW) is found
+
+    @pytest.mark.parametrize("jitter", [None, 60])
+    def test_following(self, jitter: int | None) -> None:
+        """The fire time after another one is found without jitter, whether the scheduler has asked for it or not."""
+        daily = trigger("0 0 12 * * *", jitter=jitter)
+        assert daily.following(NOW) == NOW + timedelta(days=1)
+        daily.get_next_fire_time(NOW, NOW)
+        assert daily.following(NOW) == NOW + timedelta(days=1)
 
     @pytest.mark.parametrize("zone", [UTC, NEW_YORK, timezone(timedelta(hours=-5))])
     def test_end_of_time(self, zone: tzinfo) -> None:
