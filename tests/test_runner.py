@@ -265,7 +265,7 @@ async def test_a_cancelled_wait_takes_a_result_that_is_there() -> None:
         (run,) = jobs._lifecycle.ledger._live
         assert run.task is not None
         run.task.add_done_callback(lambda _: task.cancel())
-        result(await task)
+        result((await task).value)
     assert result.seen == [42]
 
 

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 TOKEN = "cancellation_token"
 
+Parameters = Mapping[str, inspect.Parameter]
+
 
 class BackgroundJob(Protocol):
     """The shape of a job class; inherit from it or not.
@@ -61,7 +63,16 @@ class Target:
         takes_token: Whether the action has a parameter ``cancellation_token``.
     """
 
-    __slots__ = ("_factory", "_function", "_on_exception", "is_coroutine", "job_type", "name", "takes_token")
+    __slots__ = (
+        "_factory",
+        "_function",
+        "_on_exception",
+        "_parameters",
+        "is_coroutine",
+        "job_type",
+        "name",
+        "takes_token",
+    )
 
     def __init__(self, job: Job, on_exception: ExceptionHandler | None = None) -> None:
         base = job.func if isinstance(job, functools.partial) else job
@@ -74,26 +85,20 @@ class Target:
         elif inspect.isroutine(base):
             self._function = action = job
             if on_exception is not None:
-                _require_handler(on_exception, "on_exception")
+                _require_handler(on_exception, _parameters(on_exception), "on_exception")
         else:
             raise InvalidJobError(_no_job(job))
         _refuse_generator(action, getattr(base, "__qualname__", repr(base)))
         self.job_type: type[Any] | None = job if inspect.isclass(job) else None
         self.name: str | None = None if base.__name__ == "<lambda>" else base.__name__
         self.is_coroutine = inspect.iscoroutinefunction(action)
-        self.takes_token = TOKEN in (_parameters(self._signature_source()) or {})
-
-    def _signature_source(self) -> Callable[..., object]:
-        """The callable whose parameters the kwargs fill; a class's action is looked at as bound to an instance."""
-        if self._function is not None:
-            return self._function
-        base = self._factory.func if isinstance(self._factory, functools.partial) else self._factory
-        return _bound(base, "action_to_do")
+        self._parameters = _parameters(action) if self._function else _parameters_of_method(base, "action_to_do")
+        self.takes_token = TOKEN in (self._parameters or {})
 
     def check_kwargs(self, kwargs: Mapping[str, object], key: str) -> None:
         """Raise `InvalidJobError` unless `kwargs` and the token fill the action's parameters."""
         what = "action_to_do" if self._factory else "the function"
-        _check_call(self._signature_source(), kwargs, f"job {key!r}: {what}", key)
+        _check_call(self._parameters, kwargs, f"job {key!r}: {what}", key)
 
     def check_constructor(self, key: str) -> None:
         """Raise `InvalidJobError` unless a plain call, as made without a resolver, can construct the instance."""
@@ -101,7 +106,7 @@ class Target:
             return
         if inspect.isabstract(self._factory) or getattr(self._factory, "_is_protocol", False):
             raise InvalidJobError(f"job {key!r}: {self.name} is abstract; set a resolver that gives an instance", key)
-        missing = _unfilled(self._factory, ())
+        missing = _unfilled(_parameters_of_constructor(self._factory), ())
         if missing:
             raise InvalidJobError(
                 f"job {key!r}: the constructor of {self.name} needs {_listed(missing)}; set jobs.resolver, or give "
@@ -134,28 +139,20 @@ def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., ob
     if on_exception is not None:
         raise InvalidJobError(f"on_exception= is for functions; give {name} a method on_exception(self, exception)")
     if hasattr(job_type, "on_exception"):
-        _require_handler(_bound(job_type, "on_exception"), f"{name}.on_exception")
+        parameters = _parameters_of_method(job_type, "on_exception")
+        _require_handler(job_type.on_exception, parameters, f"{name}.on_exception")
     return action  # type: ignore[no-any-return]
 
 
-def _bound(job_type: Any, name: str) -> Callable[..., object]:
-    """A method as an instance would see it: a plain function without its ``self``."""
-    raw = inspect.getattr_static(job_type, name)
-    if isinstance(raw, (staticmethod, classmethod)):
-        return getattr(job_type, name)  # type: ignore[no-any-return]
-    return functools.partial(raw, None) if inspect.isroutine(raw) else raw
-
-
-def _require_handler(handler: Any, what: str) -> None:
+def _require_handler(handler: Any, parameters: Parameters | None, what: str) -> None:
     if not callable(handler):
         raise InvalidJobError(f"{what} must be a function that takes the exception, not {handler!r}")
     _refuse_generator(handler, what)
-    try:
-        inspect.signature(handler).bind(Exception())
-    except TypeError as exc:
-        raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
-    except ValueError:  # a builtin without a signature
-        pass
+    if parameters is not None:
+        try:
+            inspect.Signature([*parameters.values()]).bind(Exception())
+        except TypeError as exc:
+            raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
 
 
 def _refuse_generator(action: Callable[..., object], what: str) -> None:
@@ -178,34 +175,50 @@ def _no_job(job: object) -> str:
     return f"{job!r} is no job; give a class with action_to_do, a function, or a functools.partial of either"
 
 
-def _parameters(func: Callable[..., object]) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a callable; ``None`` for a builtin that does not tell them."""
+def _parameters(func: Any) -> Parameters | None:
+    """The parameters of a callable; ``None`` for a builtin that does not tell them, and for what is not callable."""
     try:
         return inspect.signature(func).parameters
     except (ValueError, TypeError):
         return None
 
 
-def _unfilled(func: Callable[..., object], given: Collection[str]) -> list[str]:
+def _parameters_of_method(job_type: Any, name: str) -> Parameters | None:
+    """The parameters of a method as they are on an instance: those of a plain function without its ``self``."""
+    raw = inspect.getattr_static(job_type, name)
+    if isinstance(raw, (staticmethod, classmethod)):
+        return _parameters(getattr(job_type, name))
+    parameters = _parameters(raw)
+    return parameters and dict([*parameters.items()][1:])
+
+
+def _parameters_of_constructor(factory: Callable[[], Any]) -> Parameters | None:
+    """The parameters that a class or a partial of one still needs; looking at ``object``'s own would be slow."""
+    plain = (
+        getattr(factory, "__init__", None) is object.__init__ and getattr(factory, "__new__", None) is object.__new__
+    )
+    return {} if plain else _parameters(factory)
+
+
+def _unfilled(parameters: Parameters | None, given: Collection[str]) -> list[str]:
     return [
         p.name
-        for p in (_parameters(func) or {}).values()
+        for p in (parameters or {}).values()
         if p.default is p.empty
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         and (p.name not in given or p.kind is p.POSITIONAL_ONLY)
     ]
 
 
-def _check_call(func: Callable[..., object], given: Collection[str], what: str, key: str) -> None:
+def _check_call(parameters: Parameters | None, given: Collection[str], what: str, key: str) -> None:
     if TOKEN in given:
         raise InvalidJobError(f"{what} gets its {TOKEN} from bgjobs; take it out of kwargs", key)
-    missing = _unfilled(func, {*given, TOKEN})
+    missing = _unfilled(parameters, {*given, TOKEN})
     if missing:
         example = ", ".join(f"{name!r}: ..." for name in missing)
         raise InvalidJobError(
             f"{what} has required parameters that nothing fills: {_listed(missing)}; give kwargs={{{example}}}", key
         )
-    parameters = _parameters(func)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for name in given:

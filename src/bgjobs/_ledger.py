@@ -92,13 +92,16 @@ class Ledger:
             _log.coalesced(run, coalesced)
         return run
 
-    def acted(self, run: Run, outcome: Outcome, *, alone: bool = False) -> None:
+    def acted(self, run: Run, outcome: Outcome, *, alone: bool = False) -> BaseException | None:
         """The action is over: the key is free for its next run; the outcome is counted and logged.
 
         Args:
             run: The run.
             outcome: How it ended.
             alone: Whether APScheduler does not hear of it, so that the traceback of a failure is for us to log.
+
+        Returns:
+            The error that the run is still to settle, after which `ended` is to be called; ``None`` where it is over.
         """
         tally = run.job.tally
         with self._changed:
@@ -107,6 +110,9 @@ class Ledger:
             tally.finished_at = time.time()
             tally.outcome = _named(run, outcome)
             tally.counts[tally.outcome] += 1
+            if not (isinstance(outcome, Failed) and run.is_to_settle):
+                self._live.discard(run)
+                self._changed.notify_all()
         if isinstance(outcome, Failed):
             tally.error = f"{type(outcome.error).__name__}: {outcome.error}"
             _log.failed(run, outcome.error, with_traceback=alone)
@@ -118,6 +124,7 @@ class Ledger:
             _log.overlapped(run, run.overlaps)
         for observer in self.observers:
             observer(run, outcome)
+        return outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""

@@ -22,21 +22,21 @@ class Cancelled:
     """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Succeeded:
     """The action returned `value`, and the scope is closed."""
 
     value: object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed:
     """The action, the scope or the constructor raised `error`; `Run.settle` is still to come."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NeedsTask:
     """The scope is an async one, which a thread cannot own: the run has not begun, and a task must make it."""
 

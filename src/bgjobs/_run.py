@@ -144,7 +144,7 @@ class Run:
                 if self._is_cancellation(error):
                     await self._close(error)
                     return Cancelled()
-                return Failed(error)
+                return Failed(_without_our_frames(error))
             if isinstance(value, NeedsTask):
                 return value
             raised = await self._close(None)
@@ -160,6 +160,11 @@ class Run:
             except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
                 _log.handler_failed(self, raised)
             await self._close(error)
+
+    @property
+    def is_to_settle(self) -> bool:
+        """Whether a failure leaves anything to do: an ``on_exception`` to call, a scope to close."""
+        return self._exit is not None or self.job.target.handler(self._instance) is not None
 
     def cancel(self) -> None:
         """Ask the run to end through its token, and cancel the task that owns it. From any thread."""
@@ -207,6 +212,8 @@ class Run:
         action = target.action(self._instance)
         kwargs = {**options.kwargs, TOKEN: self.token} if target.takes_token else options.kwargs
         if options.timeout is None:
+            if target.is_coroutine:  # always in a task
+                return await action(**kwargs)  # type: ignore[misc]
             return await call(action, **kwargs)
         if target.is_coroutine:
             return await self._cancelled_after(options.timeout, call(action, **kwargs))
@@ -255,6 +262,14 @@ class Run:
         return isinstance(error, asyncio.CancelledError) and (
             self.token.is_cancellation_requested or (self.task is not None and self.task.cancelling() > 0)
         )
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """The error with a traceback that begins in the job's own code: shorter to read, and much cheaper to format."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__package__") == __package__:
+        traceback = traceback.tb_next
+    return error if traceback is None else error.with_traceback(traceback)
 
 
 def needs_task(scope: Any, call: Calls) -> bool:

@@ -29,7 +29,7 @@ from typing import Any
 from ._calls import InThread, drive, in_task
 from ._job import Resolver
 from ._ledger import Ledger
-from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Skipped, Succeeded
+from ._outcome import Cancelled, NeedsTask, Outcome, Skipped
 from ._run import Run
 from ._tick import Ticket
 
@@ -61,8 +61,8 @@ class Runner:
         self._in_thread = InThread(get_loop)
         self._expected: dict[Ticket, Callable[[], object]] = {}  # failed runs that wait for their error event
 
-    def fire(self, key: str, kind: str, ticket: Ticket) -> object:
-        """Make a run from an executor's worker thread, and return its value to APScheduler, or raise its error."""
+    def fire(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped:
+        """Make a run from an executor's worker thread, and return what APScheduler is to be told of it."""
         run = self.ledger.begin(key, kind, ticket[1])
         if isinstance(run, Skipped):
             return run
@@ -75,27 +75,25 @@ class Runner:
                 reported: Future[Outcome] = Future()
                 self._start_task(self._get_loop(), run, ticket, reported, outcome.scope)
                 with suppress(CancelledError):
-                    return _told(reported.result())
+                    return reported.result()
                 return Cancelled()
-            self.ledger.acted(run, outcome)
         except BaseException:
             self.ledger.drop(run)
             raise
-        if isinstance(outcome, Failed):
-            self._settle_in_worker(run, ticket, context, outcome.error)
-        else:
-            self.ledger.ended(run)
-        return _told(outcome)
+        error = self.ledger.acted(run, outcome)
+        if error is not None:
+            self._settle_in_worker(run, ticket, context, error)
+        return outcome
 
-    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> object:
-        """Make a run from an asyncio executor's task, and return its value to APScheduler, or raise its error."""
+    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped:
+        """Make a run from an asyncio executor's task, and return what APScheduler is to be told of it."""
         run = self.ledger.begin(key, kind, ticket[1])
         if isinstance(run, Skipped):
             return run
         target = run.job.target
         try:
             if target.is_coroutine and (self.resolver is None or target.job_type is None):
-                return _told(await self._run_here(run, ticket))
+                return await self._run_here(run, ticket)
             loop = asyncio.get_running_loop()
             outcome: Outcome = NeedsTask(None)
             if not target.is_coroutine:
@@ -107,7 +105,7 @@ class Runner:
                 reported = Future()
                 self._start_task(loop, run, ticket, reported, outcome.scope)
                 outcome = await _reported(run, reported)
-            return _told(outcome)
+            return outcome
         except BaseException:
             self.ledger.drop(run)
             raise
@@ -118,16 +116,14 @@ class Runner:
         """An async job without a scope, in the task that APScheduler made for it."""
         run.task = asyncio.current_task()
         outcome = await run.perform(in_task, None)
-        self.ledger.acted(run, outcome)
-        if isinstance(outcome, Failed):
-            loop, context, error = asyncio.get_running_loop(), copy_context(), outcome.error
+        error = self.ledger.acted(run, outcome)
+        if error is not None:
+            loop, context = asyncio.get_running_loop(), copy_context()
 
             def settle() -> None:
                 run.task = loop.create_task(self._settle(run, error), context=context)
 
             self._expect(ticket, settle, loop)
-        else:
-            self.ledger.ended(run)
         return outcome
 
     async def _settle(self, run: Run, error: BaseException) -> None:
@@ -151,19 +147,19 @@ class Runner:
         """The whole life of a run in a task of its own."""
         outcome = await run.perform(in_task, self.resolver, scope)
         alone = not reported.set_running_or_notify_cancel()
-        self.ledger.acted(run, outcome, alone=alone)
+        error = self.ledger.acted(run, outcome, alone=alone)
         loop = asyncio.get_running_loop()
         routed = asyncio.Event()
-        if not alone:
-            if isinstance(outcome, Failed):
+        if alone:
+            routed.set()
+        else:
+            if error is not None:
                 self._expect(ticket, lambda: loop.call_soon_threadsafe(routed.set), loop)
             reported.set_result(outcome)
-        if isinstance(outcome, Failed):
-            if not alone:
-                with suppress(asyncio.CancelledError):  # a drain that cancels the wait does not cancel on_exception
-                    await routed.wait()
-            await run.settle(in_task, outcome.error)
-        self.ledger.ended(run)
+        if error is not None:
+            with suppress(asyncio.CancelledError):  # a drain that cancels the wait does not cancel on_exception
+                await routed.wait()
+            await self._settle(run, error)
 
     def _own_in_worker(self, run: Run, ticket: Ticket, reported: Future[Outcome]) -> None:
         """The whole life of a sync run in a worker thread of the event loop."""
@@ -175,18 +171,19 @@ class Runner:
             else:
                 reported.set_result(outcome)
             return
-        self.ledger.acted(run, outcome, alone=alone)
+        error = self.ledger.acted(run, outcome, alone=alone)
         routed = threading.Event()
-        if not alone:
-            if isinstance(outcome, Failed):
+        if alone:
+            routed.set()
+        else:
+            if error is not None:
                 self._expect(ticket, routed.set)
             reported.set_result(outcome)
-        if isinstance(outcome, Failed):
-            if not alone:
-                routed.wait(EVENT_TIMEOUT if self.listening else 0)
-                self._expected.pop(ticket, None)
-            drive(run.settle(self._in_thread, outcome.error))
-        self.ledger.ended(run)
+        if error is not None:
+            routed.wait(EVENT_TIMEOUT if self.listening else 0)
+            self._expected.pop(ticket, None)
+            drive(run.settle(self._in_thread, error))
+            self.ledger.ended(run)
 
     def _settle_in_worker(self, run: Run, ticket: Ticket, context: Context, error: BaseException) -> None:
         """Have a sync run of a thread pool settled in this very thread, when it has raised and the event comes."""
@@ -233,10 +230,3 @@ async def _reported(run: Run, reported: Future[Outcome]) -> Outcome:
         if reported.cancel():
             return Cancelled()
         return await asyncio.wrap_future(reported)
-
-
-def _told(outcome: Outcome) -> object:
-    """What APScheduler is told of a run: the value, or the error, raised."""
-    if isinstance(outcome, Failed):
-        raise outcome.error
-    return outcome.value if isinstance(outcome, Succeeded) else outcome

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from . import _log
-from ._outcome import Skipped
+from ._outcome import Failed, Outcome, Skipped, Succeeded
 from ._run import SCHEDULED
 
 #: What APScheduler's ids of our jobs begin with.
@@ -19,8 +19,8 @@ Ticket = tuple[str, datetime]
 class Application(Protocol):
     """What runs the jobs of one facade (`_runner.Runner`)."""
 
-    def fire(self, key: str, kind: str, ticket: Ticket) -> object: ...
-    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> object: ...
+    def fire(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped: ...
+    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped: ...
 
 
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
@@ -31,14 +31,20 @@ def fire(application: str, key: str, kind: str) -> object:
     """What an executor with threads calls; job stores hold a reference to it, so its name and arguments stay."""
     app = applications.get(application)
     ticket = (job_id(key, kind), _fire_time())
-    return _unknown(application, key, ticket) if app is None else app.fire(key, kind, ticket)
+    outcome = _unknown(application, key, ticket) if app is None else app.fire(key, kind, ticket)
+    if isinstance(outcome, Failed):
+        raise outcome.error  # here, so that APScheduler formats a traceback of no more frames than it must
+    return outcome.value if isinstance(outcome, Succeeded) else outcome
 
 
 async def fire_async(application: str, key: str, kind: str) -> object:
     """What an asyncio executor calls; job stores hold a reference to it, so its name and arguments stay."""
     app = applications.get(application)
     ticket = (job_id(key, kind), _fire_time())
-    return _unknown(application, key, ticket) if app is None else await app.fire_async(key, kind, ticket)
+    outcome = _unknown(application, key, ticket) if app is None else await app.fire_async(key, kind, ticket)
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return outcome.value if isinstance(outcome, Succeeded) else outcome
 
 
 def _fire_time() -> datetime:
