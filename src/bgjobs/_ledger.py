@@ -49,7 +49,8 @@ class Ledger:
         self.observers: list[Callable[[Run, Outcome], object]] = []
         self._log_runs = log_runs
         self._closing = False
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)  # told of ended runs while closing
         self._live: set[Run] = set()  # runs that have not settled
         prefix = secrets.token_hex(4)
         self._run_ids = (f"{prefix}-{n}" for n in itertools.count(1))
@@ -69,7 +70,7 @@ class Ledger:
             scheduled_at: The fire time.
         """
         coalesced = 0
-        with self._changed:
+        with self._lock:
             job = self.jobs.get(key)
             if job is None:
                 reason = "no job is registered under this key in this process"
@@ -104,15 +105,14 @@ class Ledger:
             The error that the run is still to settle, after which `ended` is to be called; ``None`` where it is over.
         """
         tally = run.job.tally
-        with self._changed:
+        with self._lock:
             with suppress(ValueError):  # dropped before, when its event loop went away
                 run.job.running.remove(run)
             tally.finished_at = time.time()
             tally.outcome = _named(run, outcome)
             tally.counts[tally.outcome] += 1
             if not (isinstance(outcome, Failed) and run.is_to_settle):
-                self._live.discard(run)
-                self._changed.notify_all()
+                self._over(run)
         if isinstance(outcome, Failed):
             tally.error = f"{type(outcome.error).__name__}: {outcome.error}"
             _log.failed(run, outcome.error, with_traceback=alone)
@@ -128,24 +128,27 @@ class Ledger:
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
-        with self._changed:
-            self._live.discard(run)
-            self._changed.notify_all()
+        with self._lock:
+            self._over(run)
+
+    def _over(self, run: Run) -> None:
+        self._live.discard(run)
+        if self._closing:
+            self._idle.notify_all()
 
     def drop(self, run: Run) -> None:
         """Forget a run that could not begin or whose event loop is gone; nothing where it has acted."""
-        with self._changed:
+        with self._lock:
             if run in run.job.running:
                 run.job.running.remove(run)
-                self._live.discard(run)
-                self._changed.notify_all()
+                self._over(run)
 
     # -- runs that are not made ----------------------------------------------------------------------------------
 
     def missed(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not make a run because it was later than the job's grace time."""
         late = (datetime.now(UTC) - scheduled_at).total_seconds()
-        with self._changed:
+        with self._lock:
             job = self._ticked(key, scheduled_at)
             if job is not None:
                 grace = job.options.misfire_grace_time
@@ -155,7 +158,7 @@ class Ledger:
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not make a run because ``max_instances`` of them were going."""
-        with self._changed:
+        with self._lock:
             job = self._ticked(key, scheduled_at)
             if job is not None:
                 self._overlap(job, SCHEDULED, scheduled_at)
@@ -191,14 +194,14 @@ class Ledger:
 
     def pause(self, job: RegisteredJob) -> None:
         """Take note that the job is paused."""
-        with self._changed:
+        with self._lock:
             if job.schedule is not None and job.schedule.paused_at is None:
                 job.schedule.paused_at = datetime.now(UTC)
                 _log.info(job.key, f"job {job.key!r} is paused")
 
     def resume(self, job: RegisteredJob) -> None:
         """Take note that the job is resumed, and of how many runs the pause has cost."""
-        with self._changed:
+        with self._lock:
             schedule = job.schedule
             if schedule is None or schedule.paused_at is None:
                 return
@@ -212,13 +215,13 @@ class Ledger:
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration."""
-        with self._changed:
+        with self._lock:
             return [_status(job) for job in self.jobs.values()]
 
     def overdue(self) -> list[str]:
         """A sentence for each job that should have run, and is not doing so."""
         now = datetime.now(UTC)
-        with self._changed:
+        with self._lock:
             late = [(job.key, job.schedule.overdue(now)) for job in self.jobs.values() if job.schedule]
         return [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late if seconds is not None]
 
@@ -240,7 +243,7 @@ class Ledger:
         Args:
             timeout: Seconds that the runs get to end, ``on_exception`` included.
         """
-        with self._changed:
+        with self._lock:
             self._closing = True
         for run in self._going():
             run.token.request_cancellation()
@@ -253,11 +256,11 @@ class Ledger:
             _log.abandoned(run)
 
     def _wait_until_idle(self, timeout: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._live, timeout)
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._live, timeout)
 
     def _going(self) -> list[Run]:
-        with self._changed:
+        with self._lock:
             return [*self._live]
 
 
