@@ -74,6 +74,7 @@ def run_console(example: Example) -> None:
 
 def enter(namespace: dict[str, Any]) -> None:
     """Start a document in an empty directory, with no settings in the environment."""
+    namespace["__name__"] = "document"
     context = namespace["_context"] = contextlib.ExitStack()
     context.enter_context(contextlib.chdir(context.enter_context(tempfile.TemporaryDirectory())))
     for name in [name for name in os.environ if name.upper().startswith("BGJOBS")]:
