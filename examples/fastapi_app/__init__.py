@@ -1,0 +1,1 @@
+"""A FastAPI application with a background job. See README.md."""

@@ -1,0 +1,39 @@
+"""A FastAPI application whose exchange rates are refreshed by a background job.
+
+Run it with ``uvicorn examples.fastapi_app.app:app``.
+"""
+
+from __future__ import annotations
+
+import random
+
+from fastapi import FastAPI
+
+from bgjobs import BackgroundJobs, current_run
+
+rates: dict[str, float] = {}
+last_run: dict[str, str] = {}
+
+jobs = BackgroundJobs()
+
+
+@jobs.background_job(cron="*/10 * * * * *", run_immediately=True)
+async def refresh_rates() -> None:
+    """Refresh the rates; in a real application, from somewhere."""
+    rates["EUR/USD"] = round(random.uniform(1.0, 1.2), 4)
+    last_run.update(key=current_run().key, run_id=current_run().run_id)
+
+
+app = FastAPI(lifespan=jobs.lifespan)
+
+
+@app.get("/rates")
+async def show_rates() -> dict[str, float]:
+    """The rates as they are now."""
+    return rates
+
+
+@app.get("/last-run")
+async def show_last_run() -> dict[str, str]:
+    """Which run refreshed them."""
+    return last_run
