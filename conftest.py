@@ -27,7 +27,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bgjobs import BackgroundJobsSettings
 
-PRINTED = re.compile(r"^<!-- printed -->\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"^<!-- printed -->\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class CapturingEvaluator(PythonEvaluator):
