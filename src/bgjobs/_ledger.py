@@ -49,15 +49,14 @@ class Ledger:
         self.observers: list[Callable[[Run, Outcome], object]] = []
         self._log_runs = log_runs
         self._closing = False
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)  # told of ended runs while closing
+        self._idle = threading.Condition()  # told of ended runs while closing
         self._live: set[Run] = set()  # runs that have not settled
-        prefix = secrets.token_hex(4)
-        self._run_ids = (f"{prefix}-{n}" for n in itertools.count(1))
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)  # the next of them is one step, in which no other thread comes between
 
     def new_run_id(self) -> str:
         """An id that no other run has."""
-        return next(self._run_ids)
+        return f"{self._prefix}-{next(self._numbers)}"
 
     # -- a run's way ---------------------------------------------------------------------------------------------
 
@@ -69,18 +68,17 @@ class Ledger:
             kind: `SCHEDULED`, `STARTUP`, or the id of the one extra run.
             scheduled_at: The fire time.
         """
+        job = self.jobs.get(key)
+        if job is None:
+            reason = "no job is registered under this key in this process"
+            _log.skipped(key, reason, scheduled_at)
+            return Skipped(reason)
         coalesced = 0
-        with self._lock:
-            job = self.jobs.get(key)
-            if job is None:
-                reason = "no job is registered under this key in this process"
-                _log.skipped(key, reason, scheduled_at)
-                return Skipped(reason)
+        with job.lock:
             if kind == SCHEDULED and job.schedule is not None:
                 if scheduled_at == job.schedule.ticked_at:
                     return self._refuse(job, REPEATED, "this occurrence was made already", scheduled_at)
-                coalesced = job.schedule.tick(scheduled_at)
-                job.tally.counts[COALESCED] += coalesced
+                coalesced = self._tick(job, scheduled_at)
             if self._closing:
                 return self._refuse(job, CLOSING, "the jobs are being closed", scheduled_at)
             if len(job.running) >= (1 if kind == STARTUP else job.options.max_instances):
@@ -88,7 +86,9 @@ class Ledger:
             run = Run(job, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at)
             job.running.append(run)
             job.tally.started_at = time.time()
-            self._live.add(run)
+        self._live.add(run)
+        if self._closing:  # since the look above: the drain may not have seen this run
+            run.token.request_cancellation()
         if coalesced:
             _log.coalesced(run, coalesced)
         return run
@@ -105,14 +105,13 @@ class Ledger:
             The error that the run is still to settle, after which `ended` is to be called; ``None`` where it is over.
         """
         tally = run.job.tally
-        with self._lock:
+        with run.job.lock:
             with suppress(ValueError):  # dropped before, when its event loop went away
                 run.job.running.remove(run)
             tally.finished_at = time.time()
             tally.outcome = _named(run, outcome)
             tally.counts[tally.outcome] += 1
-            if not (isinstance(outcome, Failed) and run.is_to_settle):
-                self._over(run)
+        to_settle = outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
         if isinstance(outcome, Failed):
             tally.error = f"{type(outcome.error).__name__}: {outcome.error}"
             _log.failed(run, outcome.error, with_traceback=alone)
@@ -124,50 +123,52 @@ class Ledger:
             _log.overlapped(run, run.overlaps)
         for observer in self.observers:
             observer(run, outcome)
-        return outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
+        if to_settle is None:
+            self.ended(run)
+        return to_settle
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
-        with self._lock:
-            self._over(run)
-
-    def _over(self, run: Run) -> None:
         self._live.discard(run)
         if self._closing:
-            self._idle.notify_all()
+            with self._idle:
+                self._idle.notify_all()
 
     def drop(self, run: Run) -> None:
         """Forget a run that could not begin or whose event loop is gone; nothing where it has acted."""
-        with self._lock:
-            if run in run.job.running:
+        with run.job.lock:
+            dropped = run in run.job.running
+            if dropped:
                 run.job.running.remove(run)
-                self._over(run)
+        if dropped:
+            self.ended(run)
 
     # -- runs that are not made ----------------------------------------------------------------------------------
 
     def missed(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not make a run because it was later than the job's grace time."""
         late = (datetime.now(UTC) - scheduled_at).total_seconds()
-        with self._lock:
-            job = self._ticked(key, scheduled_at)
-            if job is not None:
+        job = self.jobs.get(key)
+        if job is not None:
+            with job.lock:
+                self._tick(job, scheduled_at)
                 grace = job.options.misfire_grace_time
-                self._refuse(
-                    job, MISSED, f"it was {late:.1f} s late, and misfire_grace_time is {grace} s", scheduled_at
-                )
+                reason = f"it was {late:.1f} s late, and misfire_grace_time is {grace} s"
+                self._refuse(job, MISSED, reason, scheduled_at)
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not make a run because ``max_instances`` of them were going."""
-        with self._lock:
-            job = self._ticked(key, scheduled_at)
-            if job is not None:
+        job = self.jobs.get(key)
+        if job is not None:
+            with job.lock:
+                self._tick(job, scheduled_at)
                 self._overlap(job, SCHEDULED, scheduled_at)
 
-    def _ticked(self, key: str, scheduled_at: datetime) -> RegisteredJob | None:
-        job = self.jobs.get(key)
-        if job is not None and job.schedule is not None:
-            job.tally.counts[COALESCED] += job.schedule.tick(scheduled_at)
-        return job
+    def _tick(self, job: RegisteredJob, scheduled_at: datetime) -> int:
+        """Take note of a fire time, and count those that were left out before it."""
+        coalesced = job.schedule.tick(scheduled_at) if job.schedule else 0
+        job.tally.counts[COALESCED] += coalesced
+        return coalesced
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip a run while others are going; of many during one run, the first is logged, and at last the number."""
@@ -194,14 +195,14 @@ class Ledger:
 
     def pause(self, job: RegisteredJob) -> None:
         """Take note that the job is paused."""
-        with self._lock:
+        with job.lock:
             if job.schedule is not None and job.schedule.paused_at is None:
                 job.schedule.paused_at = datetime.now(UTC)
                 _log.info(job.key, f"job {job.key!r} is paused")
 
     def resume(self, job: RegisteredJob) -> None:
         """Take note that the job is resumed, and of how many runs the pause has cost."""
-        with self._lock:
+        with job.lock:
             schedule = job.schedule
             if schedule is None or schedule.paused_at is None:
                 return
@@ -215,14 +216,12 @@ class Ledger:
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration."""
-        with self._lock:
-            return [_status(job) for job in self.jobs.values()]
+        return [_status(job) for job in list(self.jobs.values())]
 
     def overdue(self) -> list[str]:
         """A sentence for each job that should have run, and is not doing so."""
         now = datetime.now(UTC)
-        with self._lock:
-            late = [(job.key, job.schedule.overdue(now)) for job in self.jobs.values() if job.schedule]
+        late = [(job.key, job.schedule.overdue(now)) for job in list(self.jobs.values()) if job.schedule]
         return [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late if seconds is not None]
 
     def is_inside_a_run(self) -> bool:
@@ -243,8 +242,7 @@ class Ledger:
         Args:
             timeout: Seconds that the runs get to end, ``on_exception`` included.
         """
-        with self._lock:
-            self._closing = True
+        self._closing = True
         for run in self._going():
             run.token.request_cancellation()
         if not self._wait_until_idle(timeout):
@@ -256,12 +254,11 @@ class Ledger:
             _log.abandoned(run)
 
     def _wait_until_idle(self, timeout: float) -> bool:
-        with self._lock:
+        with self._idle:
             return self._idle.wait_for(lambda: not self._live, timeout)
 
     def _going(self) -> list[Run]:
-        with self._lock:
-            return [*self._live]
+        return list(self._live.copy())
 
 
 def _named(run: Run, outcome: Outcome) -> str:

@@ -84,6 +84,7 @@ class RegisteredJob:
         schedule: When it is due; ``None`` for a job that is switched off.
         running: The runs whose action is going, oldest first.
         tally: What is counted of its runs.
+        lock: Held for every change of the three before; one a job, since one for all would be waited for.
     """
 
     key: str
@@ -92,6 +93,7 @@ class RegisteredJob:
     schedule: Schedule | None = None
     running: list[Run] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class Run:

@@ -145,9 +145,10 @@ class Schedule:
         """The next fire time; ``None`` while paused, and when none is left."""
         if self.paused_at is not None:
             return None
-        held = getattr(self.entry, "next_run_time", self.ticked_at)
-        if held != self.ticked_at:  # what somebody changed through APScheduler itself counts
-            return held
+        if hasattr(self.entry, "next_run_time"):  # what somebody changed through APScheduler itself counts
+            held: datetime | None = self.entry.next_run_time
+            if held is None or held != self.ticked_at:
+                return held
         return self.expected or self.trigger.get_next_fire_time(self.ticked_at, now)
 
     def overdue(self, now: datetime) -> float | None:

@@ -1,0 +1,499 @@
+"""Status, health and the commands for one job: every run accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from bgjobs import BackgroundJobs, CancellationToken, Health, JobStatus, LifecycleError, UnknownJobError, current_run
+from bgjobs._status import MANY, Schedule
+from stage import CLASSES, KINDS, LIMIT, Waiter, cold, event_loop_in_a_thread, stage, until, warm
+
+NIGHTLY = "0 0 3 * * *"
+
+
+def nothing() -> None: ...
+
+
+def now() -> DateTrigger:
+    return DateTrigger(timezone="UTC")
+
+
+def often() -> IntervalTrigger:
+    return IntervalTrigger(seconds=0.05, timezone="UTC")
+
+
+def row(jobs: BackgroundJobs, key: str) -> JobStatus:
+    (found,) = [status for status in jobs.status() if status.key == key]
+    return found
+
+
+@pytest.fixture(name="kind", params=KINDS)
+def _kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class TestStatus:
+    def test_a_job_that_never_ran(self) -> None:
+        """Before its first run a job has its schedule and nothing else."""
+        jobs = cold().add_background_job(nothing, cron=NIGHTLY, timezone="Europe/Rome")
+        with jobs:
+            status = row(jobs, "nothing")
+        assert (status.cron, status.timezone) == (NIGHTLY, "Europe/Rome")
+        assert status.next_run_time is not None
+        assert status.next_run_time.strftime("%H:%M:%S") == "03:00:00"
+        assert (status.paused, status.finished, status.running) == (False, False, 0)
+        assert (status.last_started_at, status.last_finished_at) == (None, None)
+        assert (status.last_outcome, status.last_error) == (None, None)
+        assert set(status.outcomes.values()) | set(status.not_run.values()) == {0}
+
+    def test_it_cannot_be_changed(self) -> None:
+        """A row is a picture, not a handle."""
+        status: Any = cold().add_background_job(nothing, cron=NIGHTLY).status()[0]
+        with pytest.raises(FrozenInstanceError):
+            status.key = "other"
+        with pytest.raises(TypeError):
+            status.outcomes["succeeded"] = 7
+
+    def test_each_outcome_is_counted(self, kind: str) -> None:
+        """Successes, failures, time-outs and cancellations, each with its moment and its error."""
+        waiting = Waiter()
+
+        async def fail() -> None:
+            raise ValueError("boom")
+
+        async def linger() -> None:
+            await asyncio.Event().wait()
+
+        async def wait(cancellation_token: CancellationToken) -> None:
+            waiting()
+            await cancellation_token.wait_async()
+            cancellation_token.raise_if_cancellation_requested()
+
+        def register(jobs: BackgroundJobs) -> None:
+            for job in (nothing, fail, wait):
+                jobs.add_background_job(job, trigger=now())
+            jobs.add_background_job(linger, trigger=now(), timeout=0.02)
+
+        begin = datetime.now(UTC)
+        with stage(kind, register) as jobs:
+            waiting.wait()
+            until(lambda: row(jobs, "linger").last_outcome and row(jobs, "fail").last_outcome)
+            until(lambda: row(jobs, "nothing").last_outcome)
+            assert row(jobs, "wait").running == 1
+        outcomes = {status.key: status for status in jobs.status()}
+        assert {key: status.last_outcome for key, status in outcomes.items()} == {
+            "nothing": "succeeded",
+            "fail": "failed",
+            "wait": "cancelled",
+            "linger": "timed_out",
+        }
+        for status in outcomes.values():
+            assert status.outcomes[status.last_outcome or ""] == 1
+            assert status.last_started_at is not None
+            assert status.last_finished_at is not None
+            assert begin <= status.last_started_at <= status.last_finished_at <= datetime.now(UTC)
+            assert (status.running, status.finished) == (0, True)
+        assert outcomes["fail"].last_error == "ValueError: boom"
+        assert outcomes["linger"].last_error == "TimeoutError: the run took longer than its timeout of 0.02 s"
+        assert outcomes["nothing"].last_error is None
+
+    def test_each_reason_for_not_running_is_counted(self) -> None:
+        """Missed, overlapped, overtaken and queued ones that came too late are told apart."""
+        started, release = threading.Event(), threading.Event()
+
+        def slow() -> None:
+            started.set()
+            release.wait(LIMIT)
+
+        jobs = cold().add_background_job(slow, trigger=often())
+        late = DateTrigger(datetime.now(UTC) - timedelta(seconds=60))
+        jobs.add_background_job(nothing, key="late", trigger=late, misfire_grace_time=1)
+        with jobs:
+            assert started.wait(LIMIT)
+            until(lambda: row(jobs, "slow").not_run["overlapped"] >= 2)
+            until(lambda: row(jobs, "late").not_run["missed"] == 1)
+            release.set()
+
+    def test_coalesced_occurrences_are_counted_and_told(self, kind: str, records: Any) -> None:
+        """Every second that was slept through is counted, and the one run made for all of them says how many."""
+        seen = Waiter()
+        jobs = cold(CLASSES[kind](timezone="UTC"))
+        jobs.add_background_job(lambda: seen(current_run().scheduled_at), key="k", cron="* * * * * *")
+        with warm(kind, jobs):
+            (job,) = jobs._lifecycle.ledger.jobs.values()
+            assert job.schedule is not None
+            first = seen.wait()[0]
+            sleep_through(jobs, job.schedule, first)
+            made = seen.wait(2)[1]
+        missing = (made - (first - timedelta(seconds=20))).total_seconds()
+        assert row(jobs, "k").not_run["coalesced"] == missing
+        assert f"{missing:.0f} earlier runs that were due" in " ".join(records.texts("WARNING"))
+
+    def test_a_long_sleep_is_counted_up_to_a_limit(self) -> None:
+        """Counting one by one ends at some point."""
+        jobs = cold().add_background_job(nothing, cron="* * * * * *")
+        schedule = jobs._lifecycle.ledger.jobs["nothing"].schedule
+        assert schedule is not None
+        begin = datetime(2030, 1, 1, tzinfo=UTC)
+        assert schedule.count(begin, begin + timedelta(seconds=5)) == 5
+        assert schedule.count(begin, begin + timedelta(days=5)) == MANY
+
+    def test_what_is_changed_through_apscheduler_shows(self) -> None:
+        """A job that its owner paused or moved by APScheduler's own methods has that next run time."""
+        scheduler = BackgroundScheduler(timezone="UTC")
+        moment = datetime(2040, 1, 1, tzinfo=UTC)
+        with cold(scheduler).add_background_job(nothing, cron=NIGHTLY) as jobs:
+            scheduler.modify_job("bgjobs:nothing", next_run_time=moment)
+            assert row(jobs, "nothing").next_run_time == moment
+            scheduler.pause_job("bgjobs:nothing")
+            assert row(jobs, "nothing").next_run_time is None
+            assert jobs.health()
+
+    def test_a_persistent_store_changes_nothing_in_it(self, tmp_path: Path) -> None:
+        """Where the scheduler keeps no object of ours, the next run time comes from the trigger."""
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url=url)})
+        with cold(scheduler).add_background_job(nothing, cron=NIGHTLY) as jobs:
+            assert row(jobs, "nothing").next_run_time == scheduler.get_job("bgjobs:nothing").next_run_time
+
+
+def sleep_through(jobs: BackgroundJobs, schedule: Schedule, tick: datetime) -> None:
+    """Let the job be due since twenty seconds ago, as after a suspended machine."""
+    since = tick - timedelta(seconds=20)
+    schedule.expected = since
+    schedule.entry.modify(next_run_time=since)
+
+
+class TestHealth:
+    def test_warm_jobs_are_healthy_and_cold_ones_are_not(self) -> None:
+        """A probe before warm-up and after the close is told so."""
+        jobs = cold().add_background_job(nothing, cron=NIGHTLY)
+        assert jobs.health() == Health(False, ("the jobs are not warmed up",))
+        with jobs:
+            assert jobs.health() == Health(True, ())
+            assert jobs.health()
+        assert not jobs.health()
+
+    def test_a_scheduler_that_was_shut_down_is_a_problem(self) -> None:
+        """Its owner may do that; the probe says so."""
+        scheduler = BackgroundScheduler(timezone="UTC")
+        with cold(scheduler) as jobs:
+            scheduler.shutdown()
+            assert jobs.health().problems == ("the scheduler is not running",)
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_a_scheduler_that_died_silently_is_found_out(self, kind: str) -> None:
+        """On somebody else's, an exception from a job store ends its loop, unsaid; health sees it."""
+        died, scheduler = Waiter(), CLASSES[kind](timezone="UTC")
+        scheduler.add_jobstore(Breaking(died), "default")
+        jobs = cold(scheduler).add_background_job(nothing, trigger=often())
+        threading.excepthook, before = lambda *_: None, threading.excepthook
+        try:
+            with warm(kind, jobs):
+                if kind == "asyncio":
+                    jobs._lifecycle._bridge.loop.set_exception_handler(lambda *_: None)  # type: ignore[union-attr]
+                died.wait()
+                assert scheduler.running
+                entry = jobs._lifecycle.ledger.jobs["nothing"].schedule.entry  # type: ignore[union-attr]
+                entry.next_run_time = datetime.now(UTC) - timedelta(seconds=11)
+                (problem,) = jobs.health().problems
+                assert problem.startswith("job 'nothing' is overdue by 11")
+        finally:
+            threading.excepthook = before
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_a_scheduler_of_our_own_goes_on(self, kind: str, records: Any) -> None:
+        """The same job store does not end a scheduler that bgjobs made: it logs the error and tries again."""
+        died, seen = Waiter(), Waiter()
+        jobs = cold(scheduler=None)
+        jobs.add_background_job(lambda: seen(current_run().scheduled_at), key="k", trigger=often())
+
+        def break_once() -> None:
+            scheduler = jobs._lifecycle._bridge.scheduler  # type: ignore[union-attr]
+            scheduler.jobstore_retry_interval = 0.05
+            store = scheduler._jobstores["default"]
+            original = store.update_job
+
+            def update_job(job: Any) -> None:
+                store.update_job = original
+                died()
+                raise OSError("connection lost")
+
+            store.update_job = update_job
+
+        if kind == "background":
+            with jobs:
+                break_once()
+                died.wait()
+                made = seen.wait(len(seen.seen) + 3)
+        else:
+            with event_loop_in_a_thread() as loop:
+                asyncio.run_coroutine_threadsafe(call(jobs.warm_up), loop).result(LIMIT)
+                break_once()
+                died.wait()
+                made = seen.wait(len(seen.seen) + 3)
+                asyncio.run_coroutine_threadsafe(jobs.aclose(), loop).result(LIMIT)
+        assert "tries again in 0.05 s: OSError: connection lost" in records.texts("ERROR")[0]
+        assert len(made) == len({*made}), "an occurrence was made twice"
+
+    def test_an_occurrence_is_made_once_though_its_store_forgot_that(self, records: Any) -> None:
+        """A store that could not keep the next run time comes with the same one again; that run is skipped."""
+        seen = Waiter()
+        with cold().add_background_job(lambda: seen(), key="k", cron=NIGHTLY) as jobs:
+            ticket = ("bgjobs:k", row(jobs, "k").next_run_time)
+            for _ in range(2):
+                jobs._lifecycle.runner.fire("k", "scheduled", ticket)
+        assert len(seen.seen) == 1
+        assert row(jobs, "k").not_run["repeated"] == 1
+        assert "this occurrence was made already" in records.texts("WARNING")[0]
+
+    def test_it_does_not_wait_for_a_job_store_that_hangs(self) -> None:
+        """While the scheduler is stuck in a store, with its locks held, status and health answer."""
+        stuck, release = threading.Event(), threading.Event()
+
+        class Hanging(MemoryJobStore):
+            def get_due_jobs(self, moment: datetime) -> Any:
+                stuck.set()
+                release.wait(LIMIT)
+                return super().get_due_jobs(moment)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        with cold(scheduler).add_background_job(nothing, cron=NIGHTLY) as jobs:
+            try:
+                assert stuck.wait(LIMIT)
+                answers: list[Any] = []
+                probe = threading.Thread(target=lambda: answers.extend([jobs.health(), jobs.status()]))
+                probe.start()
+                probe.join(LIMIT)
+                assert len(answers) == 2
+            finally:
+                release.set()
+
+
+class Breaking(MemoryJobStore):
+    """A job store whose first update raises, as one does that lost its connection."""
+
+    def __init__(self, died: Callable[[], object]) -> None:
+        super().__init__()
+        self._died = died
+
+    def update_job(self, job: Any) -> None:
+        self._died()
+        raise OSError("connection lost")
+
+
+async def call(func: Callable[[], object]) -> None:
+    func()
+
+
+class TestRunNow:
+    def test_it_makes_one_extra_run_and_tells_its_id(self, kind: str) -> None:
+        """The run has the id that was returned, and the schedule is as before."""
+        seen = Waiter()
+        with stage(
+            kind, lambda j: j.add_background_job(lambda: seen(current_run().run_id), key="k", cron=NIGHTLY)
+        ) as jobs:
+            due = row(jobs, "k").next_run_time
+            run_id = jobs.run_now("k")
+            assert seen.wait() == [run_id]
+            assert row(jobs, "k").next_run_time == due
+            assert jobs.run_now("k") != run_id
+            seen.wait(2)
+
+    def test_it_is_under_the_same_overlap_guard(self, kind: str) -> None:
+        """While a run of the key is going, the extra one is skipped with the reason."""
+        seen, release = Waiter(), threading.Event()
+
+        def slow() -> None:
+            seen()
+            release.wait(LIMIT)
+
+        with stage(kind, lambda jobs: jobs.add_background_job(slow, cron=NIGHTLY)) as jobs:
+            jobs.run_now("slow")
+            seen.wait()
+            jobs.run_now("slow")
+            until(lambda: row(jobs, "slow").not_run["overlapped"] == 1)
+            release.set()
+
+    def test_a_paused_job_and_one_that_is_off_run_too(self) -> None:
+        """A run by hand needs no schedule."""
+        seen = Waiter()
+        jobs = cold().add_background_job(lambda: seen("paused"), key="paused", cron=NIGHTLY)
+        jobs.add_background_job(lambda: seen("off"), key="off", cron=NIGHTLY, enabled=False)
+        jobs.pause("paused")
+        with jobs:
+            jobs.run_now("paused")
+            jobs.run_now("off")
+            assert sorted(seen.wait(2)) == ["off", "paused"]
+
+    def test_its_failure_is_handled(self, kind: str) -> None:
+        """An extra run goes the whole way of a run."""
+        seen = Waiter()
+
+        def fail() -> None:
+            raise ValueError("boom")
+
+        with stage(kind, lambda jobs: jobs.add_background_job(fail, cron=NIGHTLY, on_exception=seen)) as jobs:
+            jobs.run_now("fail")
+            assert repr(seen.wait()) == "[ValueError('boom')]"
+
+    def test_it_needs_warm_jobs(self) -> None:
+        """The error says what to call."""
+        with pytest.raises(LifecycleError, match="call warm_up"):
+            cold().add_background_job(nothing, cron=NIGHTLY).run_now("nothing")
+
+
+@pytest.mark.parametrize("command", ["run_now", "pause", "resume", "remove"])
+def test_an_unknown_key_is_told_with_the_nearest(command: str) -> None:
+    """Each command for one job names the key, and what may have been meant."""
+    jobs = cold().add_background_job(nothing, key="data-sync", cron=NIGHTLY)
+    with pytest.raises(UnknownJobError, match="no job has the key 'data-sink'; did you mean 'data-sync'") as caught:
+        getattr(jobs, command)("data-sink")
+    assert caught.value.key == "data-sink"
+
+
+class TestPausing:
+    def test_a_paused_job_makes_no_run_until_it_is_resumed(self, kind: str, records: Any) -> None:
+        """The pause is one record, and what it cost is told and counted at its end."""
+        seen = Waiter()
+        with stage(kind, lambda jobs: jobs.add_background_job(lambda: seen(), key="k", cron="* * * * * *")) as jobs:
+            jobs.pause("k")
+            jobs.pause("k")
+            status = row(jobs, "k")
+            assert (status.paused, status.finished, status.next_run_time) == (True, False, None)
+            assert jobs.health()
+            made = len(seen.seen)
+            schedule = jobs._lifecycle.ledger.jobs["k"].schedule
+            assert schedule is not None
+            schedule.expected = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=3)
+            assert len(seen.seen) == made
+            jobs.resume("k")
+            jobs.resume("k")
+            seen.wait(made + 1)
+        assert row(jobs, "k").not_run["paused"] in (3, 4)
+        told = [text for text in records.texts("INFO") if "'k'" in text]
+        assert told[0] == "job 'k' is paused"
+        assert told[1].startswith("job 'k' is resumed; ")
+        assert len(told) == 2
+
+    def test_a_pause_before_warm_up_holds(self) -> None:
+        """A job that was paused while cold is not scheduled until it is resumed."""
+        seen = Waiter()
+        jobs = cold().add_background_job(lambda: seen(), key="k", trigger=often())
+        jobs.pause("k")
+        with jobs:
+            assert row(jobs, "k").paused
+            assert seen.seen == []
+            jobs.resume("k")
+            seen.wait()
+
+    def test_it_takes_one_shots_along(self) -> None:
+        """An extra run that waits for its executor is gone with the pause; others' entries stay."""
+        scheduler = BackgroundScheduler(timezone="UTC")
+        scheduler.start(paused=True)
+        jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, run_immediately=True)
+        jobs.add_background_job(nothing, key="other", cron=NIGHTLY, run_immediately=True).warm_up()
+        scheduler.add_job(nothing, now(), id="theirs")
+        jobs.run_now("k")
+        jobs.pause("k")
+        assert {job.id for job in scheduler.get_jobs()} == {
+            "bgjobs:k",
+            "bgjobs:other",
+            "bgjobs:other:startup",
+            "theirs",
+        }
+        jobs.close()
+        scheduler.shutdown()
+
+    def test_jobs_that_somebody_took_off_are_no_error(self) -> None:
+        """Pausing and resuming what is no longer in the scheduler changes the bookkeeping only."""
+        scheduler = BackgroundScheduler(timezone="UTC")
+        with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY) as jobs:
+            scheduler.remove_job("bgjobs:k")
+            jobs.pause("k")
+            jobs.resume("k")
+            jobs.remove("k")
+
+    def test_a_job_that_is_off_has_nothing_to_pause(self) -> None:
+        """It stays as it is."""
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY, enabled=False)
+        jobs.pause("k")
+        jobs.resume("k")
+        assert not row(jobs, "k").paused
+
+
+class TestRemoving:
+    def test_a_removed_job_is_gone_and_its_run_is_left_to_finish(self, kind: str) -> None:
+        """The run that is going ends with its handler; the key is free for another job."""
+        seen, started, release = Waiter(), threading.Event(), threading.Event()
+
+        def slow() -> None:
+            started.set()
+            release.wait(LIMIT)
+            raise ValueError("in the end")
+
+        def register(jobs: BackgroundJobs) -> None:
+            jobs.add_background_job(slow, key="k", trigger=often(), on_exception=lambda exc: seen(str(exc)))
+
+        with stage(kind, register) as jobs:
+            assert started.wait(LIMIT)
+            jobs.remove("k")
+            assert jobs.status() == []
+            release.set()
+            assert seen.wait() == ["in the end"]
+            jobs.add_background_job(lambda: seen("new"), key="k", trigger=now())
+            seen.wait(2)
+
+    def test_a_cold_job_can_be_removed(self) -> None:
+        """It is never scheduled."""
+        jobs = cold().add_background_job(nothing, cron=NIGHTLY)
+        jobs.remove("nothing")
+        with jobs:
+            assert jobs.status() == []
+
+
+class TestPlainApscheduler:
+    """What bgjobs mends: alone, a scheduler dies of one exception from its job store."""
+
+    def test_its_thread_ends_while_it_says_that_it_is_running(self) -> None:
+        """The thread is dead, `running` is true, nothing will ever run again."""
+        died = Waiter()
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Breaking(died)})
+        scheduler.add_job(nothing, often())
+        threading.excepthook, before = lambda *_: None, threading.excepthook
+        try:
+            scheduler.start()
+            died.wait()
+            scheduler._thread.join(LIMIT)
+        finally:
+            threading.excepthook = before
+        assert not scheduler._thread.is_alive()
+        assert scheduler.running
+        scheduler.shutdown()
+
+    async def test_its_timer_is_never_set_again(self) -> None:
+        """On asyncio the same exception leaves it without a next wake-up."""
+        died = Waiter()
+        scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Breaking(died)})
+        scheduler.add_job(nothing, often())
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        scheduler.start()
+        await asyncio.to_thread(died.wait)
+        await asyncio.sleep(0.01)
+        assert scheduler.running
+        assert scheduler._timeout is None
+        scheduler.shutdown()
