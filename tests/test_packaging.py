@@ -1,0 +1,221 @@
+"""What is published, and the rules of the house."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+import typing
+import zipfile
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import bgjobs
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "bgjobs"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PUBLIC = sorted(bgjobs.__all__)
+ERRORS = [name for name in PUBLIC if name.endswith("Error")]
+BUILTINS = {
+    "ConfigurationError": ValueError,
+    "CronFormatError": ValueError,
+    "DuplicateJobError": ValueError,
+    "InvalidJobError": TypeError,
+    "LifecycleError": RuntimeError,
+    "NeverFiresError": ValueError,
+    "ResolverError": TypeError,
+    "UnknownJobError": LookupError,
+}
+#: Names that stand for types and have no docstring of their own.
+ALIASES = {"Job"}
+
+every_public_name = pytest.mark.parametrize("name", PUBLIC)
+every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level packages that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function, without its docstring and its decorators."""
+    first = function.body[0]
+    docstring = 0
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        docstring = (first.end_lineno or 0) - first.lineno + 1
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+# -- what is exported ------------------------------------------------------------------------------------------------
+
+
+def test_all_is_sorted() -> None:
+    """The list of public names is in order, without doubles."""
+    assert bgjobs.__all__ == sorted(set(bgjobs.__all__))
+
+
+def test_all_names_what_the_package_imports() -> None:
+    """What `__init__` imports is public, and nothing else is."""
+    public = {name for name, value in vars(bgjobs).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert set(bgjobs.__all__) == public
+
+
+def test_star_import_gives_every_public_name() -> None:
+    """`from bgjobs import *` works."""
+    namespace: dict[str, object] = {}
+    exec("from bgjobs import *", namespace)
+    assert set(bgjobs.__all__) <= set(namespace)
+
+
+@every_public_name
+def test_public_objects_are_documented(name: str) -> None:
+    """Every public class and function has a docstring that says more than its name; so have their public methods."""
+    if name in ALIASES:
+        return
+    value = getattr(bgjobs, name)
+    undocumented = [] if inspect.getdoc(value) else [name]
+    for attribute, member in vars(value).items() if inspect.isclass(value) else ():
+        if (
+            not attribute.startswith("_")
+            and inspect.isfunction(member)
+            and not inspect.getdoc(getattr(value, attribute))
+        ):
+            undocumented.append(f"{name}.{attribute}")
+    assert not [u for u in undocumented if not u.endswith(".settings_customise_sources")]
+
+
+@every_public_name
+def test_type_hints_can_be_resolved(name: str) -> None:
+    """`typing.get_type_hints` works on it, and on the constructor of a class, as containers use it."""
+    value = getattr(bgjobs, name)
+    if name not in ALIASES:
+        typing.get_type_hints(value)
+    if inspect.isclass(value) and "__init__" in vars(value):
+        typing.get_type_hints(value.__init__)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(bgjobs.BackgroundJobs(), id="BackgroundJobs"),
+        pytest.param(bgjobs.BackgroundJobOptions(cron="@daily"), id="BackgroundJobOptions"),
+        pytest.param(bgjobs.BackgroundJobsSettings.defaults(), id="BackgroundJobsSettings"),
+        pytest.param(bgjobs.CancellationToken(), id="CancellationToken"),
+        pytest.param(bgjobs.Cancelled(), id="Cancelled"),
+        pytest.param(bgjobs.CronExpression("@daily"), id="CronExpression"),
+        pytest.param(bgjobs.Skipped("still running"), id="Skipped"),
+        pytest.param(bgjobs.CronExpression("@daily").trigger("UTC"), id="SixFieldCronTrigger"),
+    ],
+)
+def test_reprs_name_the_class_and_no_address(value: object) -> None:
+    """A repr says what it is, and is the same at each run."""
+    assert type(value).__name__ in repr(value)
+    assert " at 0x" not in repr(value)
+
+
+# -- the errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_in_the_tree(name: str) -> None:
+    """Every error is a `BgjobsError`, can be made from a message alone, and tells it."""
+    error = getattr(bgjobs, name)("what is wrong")
+    assert isinstance(error, bgjobs.BgjobsError)
+    assert str(error) == "what is wrong"
+
+
+@pytest.mark.parametrize("name", [name for name in ERRORS if name != "BgjobsError"])
+def test_errors_are_also_builtin_ones(name: str) -> None:
+    """Who does not know bgjobs catches the builtin error."""
+    assert issubclass(getattr(bgjobs, name), BUILTINS[name])
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_drawn_in_the_tree(name: str) -> None:
+    """The picture of the tree has every error."""
+    assert name in (sys.modules["bgjobs._errors"].__doc__ or "")
+
+
+# -- the house -------------------------------------------------------------------------------------------------------
+
+
+@every_module
+def test_modules_stay_short(path: Path) -> None:
+    """No module has more than 300 lines."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@every_module
+def test_functions_stay_short(path: Path) -> None:
+    """No function has more than 40 lines, its docstring not counted."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not {f.name: n for f in functions if (n := code_lines(f)) > 40}
+
+
+def test_apscheduler_is_imported_at_the_border_only() -> None:
+    """Two modules know APScheduler: the scheduler bridge and the trigger."""
+    border = {path.stem for path in MODULES if "apscheduler" in imports(path)}
+    assert border == {"_scheduler", "_trigger"}
+
+
+# -- the package -----------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_top_entry_of_the_changelog() -> None:
+    """pyproject.toml, the installed package and the changelog agree."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    top = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert top is not None
+    assert top[1] == project["version"] == metadata.version("bgjobs")
+
+
+def test_it_is_typed() -> None:
+    """The marker for type checkers is there."""
+    assert resources.files("bgjobs").joinpath("py.typed").is_file()
+
+
+def test_runtime_dependencies_are_three() -> None:
+    """APScheduler, pydantic-settings and loguru; nothing else without an extra."""
+    required = [line for line in metadata.requires("bgjobs") or [] if "extra ==" not in line]
+    assert sorted(re.split(r"[<>=!~ ]", line)[0] for line in required) == ["apscheduler", "loguru", "pydantic-settings"]
+
+
+@pytest.fixture(name="wheel", scope="module")
+def _wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from this tree."""
+    directory = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (path,) = directory.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_has_every_module_and_the_marker(wheel: zipfile.ZipFile) -> None:
+    """All of src/bgjobs, the metadata, and nothing else."""
+    names = set(wheel.namelist())
+    modules = {f"bgjobs/{path.relative_to(PACKAGE).as_posix()}" for path in MODULES}
+    assert modules | {"bgjobs/py.typed"} <= names
+    assert {name.split("/")[0] for name in names} == {"bgjobs", f"bgjobs-{metadata.version('bgjobs')}.dist-info"}
+
+
+def test_the_wheel_has_its_entry_points_and_licence(wheel: zipfile.ZipFile) -> None:
+    """The command, the trigger plugin and the licence text are in the metadata."""
+    folder = f"bgjobs-{metadata.version('bgjobs')}.dist-info"
+    entry_points = wheel.read(f"{folder}/entry_points.txt").decode()
+    assert "bgjobs = bgjobs._cli:main" in entry_points
+    assert "six_field_cron = bgjobs._trigger:SixFieldCronTrigger" in entry_points
+    assert f"{folder}/licenses/LICENSE" in wheel.namelist()
