@@ -77,3 +77,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_pages_are_in_the_navigation(page: Path) -> None:
     """The built documentation leads to every page."""
     assert f'"{page.name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8")
+
+
+def test_python_blocks_are_typed(tmp_path: Path) -> None:
+    """A reader who checks types strictly can take the code of these pages as it stands."""
+    scripts = []
+    for name in ("README.md", "docs/index.md", "docs/from-dotnet.md", "docs/frameworks.md"):
+        script = tmp_path / f"{Path(name).stem.lower().replace('-', '_')}.py"
+        script.write_text("\n".join(blocks("python", (ROOT / name).read_text(encoding="utf-8"))), encoding="utf-8")
+        scripts.append(str(script))
+    command = [sys.executable, "-m", "mypy", "--strict", "--allow-redefinition", *scripts]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert checked.returncode == 0, checked.stdout
