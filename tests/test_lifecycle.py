@@ -59,7 +59,7 @@ class TestWarmUp:
         """A job that is due and immediate waits for warm-up, even when its scheduler is started before."""
         seen = Waiter()
         scheduler = BackgroundScheduler(timezone="UTC")
-        jobs = cold(scheduler).add_background_job(lambda: seen("ours"), key="k", trigger=now(), run_immediately=True)
+        jobs = cold(scheduler).add_background_job(lambda: seen("ours"), key="k", cron=NIGHTLY, run_immediately=True)
         scheduler.add_job(lambda: seen("theirs"), now())
         scheduler.start()
         assert seen.wait() == ["theirs"]

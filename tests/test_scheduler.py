@@ -229,7 +229,7 @@ class TestRunsThatAreNotMade:
             seen.wait(2)
 
     def test_a_run_that_waits_for_a_worker_is_told_apart(self, records: Any) -> None:
-        """When the pool is full, the reason is that the previous run has not started, not that it is running."""
+        """When the pool is full, the reason is the executor, not a run that is going."""
         release = threading.Event()
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
         started = threading.Event()
@@ -244,7 +244,7 @@ class TestRunsThatAreNotMade:
             jobs.add_background_job(nothing, trigger=IntervalTrigger(seconds=0.05, timezone="UTC"))
             until(lambda: records.texts("WARNING"))
             release.set()
-        assert "was skipped: the executor has not started its previous run yet" in records.texts("WARNING")[0]
+        assert "was skipped: the executor is not done with its previous run yet" in records.texts("WARNING")[0]
 
     def test_the_events_of_other_jobs_are_not_ours(self, records: Any) -> None:
         """Somebody else's missed, skipped and failed runs are no business of bgjobs."""

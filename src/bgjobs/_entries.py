@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from ._errors import DuplicateJobError
 from ._run import SCHEDULED, STARTUP, RegisteredJob
 from ._scheduler import NoSuchEntry, SchedulerBridge
+from ._status import Schedule
 from ._tick import fire, fire_async, job_id
 
 #: The keys of all facades on each scheduler, so that no facade takes another one's place in a job store.
@@ -50,7 +51,10 @@ class Entries:
 
     def _add(self, job: RegisteredJob) -> None:
         assert job.schedule is not None
-        options, paused = job.options, job.schedule.paused_at is not None
+        options, in_memory = job.options, self._bridge.is_in_memory(job.options.jobstore)
+        held = {} if in_memory else self._held(job, job.schedule)
+        if job.schedule.paused_at is not None:
+            held = {"next_run_time": None}
         entry = self._scheduler.add_job(
             self._func(job),
             job.schedule.trigger,
@@ -63,9 +67,23 @@ class Entries:
             coalesce=options.coalesce,
             max_instances=options.max_instances,
             replace_existing=True,
-            **({"next_run_time": None} if paused else {}),
+            **held,
         )
-        job.schedule.entry = entry if self._bridge.is_in_memory(options.jobstore) else None
+        job.schedule.entry = entry if in_memory else None
+
+    def _held(self, job: RegisteredJob, schedule: Schedule) -> dict[str, datetime | None]:
+        """What a persistent store holds of the job from an earlier process, if its schedule is still the same.
+
+        Without it, each restart would forget a run that came due while nothing was running, and un-pause the job.
+        """
+        row = self._scheduler.get_job(job_id(job.key, SCHEDULED), job.options.jobstore)
+        same = row is not None and type(row.trigger) is type(schedule.trigger)
+        if not same or row.trigger.__getstate__() != schedule.trigger.__getstate__():
+            return {}
+        schedule.expected = row.next_run_time
+        if row.next_run_time is None:
+            schedule.paused_at = datetime.now(UTC)
+        return {"next_run_time": row.next_run_time}
 
     def run_once(self, job: RegisteredJob, kind: str) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack
 
-from ._errors import DuplicateJobError, LifecycleError, UnknownJobError, did_you_mean
+from ._errors import DuplicateJobError, LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._loop import in_daemon_thread
 from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import load, registered
-from ._run import RegisteredJob
 from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
@@ -183,6 +183,8 @@ class BackgroundJobs:
     async def _serve(self) -> None:
         async with self:
             await in_daemon_thread(self._lifecycle.stopped.wait)
+        if self._lifecycle.ledger.abandoned:  # a fresh executor has no hung thread that the end of the loop would await
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
     # -- one job -------------------------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class BackgroundJobs:
             UnknownJobError: No job has this key.
             LifecycleError: The jobs are not warm.
         """
-        return self._lifecycle.run_now(self._job(key))
+        return self._lifecycle.run_now(self._lifecycle.ledger.job(key))
 
     def pause(self, key: str) -> None:
         """Make no further run of a job until `resume`; a run that is going is left to finish.
@@ -206,7 +208,7 @@ class BackgroundJobs:
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.pause(self._job(key))
+        self._lifecycle.pause(self._lifecycle.ledger.job(key))
 
     def resume(self, key: str) -> None:
         """Go on with the schedule of a paused job, from now.
@@ -214,7 +216,7 @@ class BackgroundJobs:
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.resume(self._job(key))
+        self._lifecycle.resume(self._lifecycle.ledger.job(key))
 
     def remove(self, key: str) -> None:
         """Forget a job, with its one-shots; a run that is going is left to finish, with its ``on_exception``.
@@ -222,7 +224,7 @@ class BackgroundJobs:
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.remove(self._job(key))
+        self._lifecycle.remove(self._lifecycle.ledger.job(key))
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration, from bgjobs' own bookkeeping: never waits for the scheduler."""
@@ -234,12 +236,6 @@ class BackgroundJobs:
         Cheap enough for a readiness probe, and never waits for the scheduler, which may be stuck in a job store.
         """
         return self._lifecycle.health()
-
-    def _job(self, key: str) -> RegisteredJob:
-        jobs = self._lifecycle.ledger.jobs
-        if key not in jobs:
-            raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, jobs)}", key)
-        return jobs[key]
 
     # -- closing -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from . import _log
+from ._errors import UnknownJobError, did_you_mean
 from ._outcome import Cancelled, Failed, Outcome, Skipped
 from ._run import SCHEDULED, STARTUP, RegisteredJob, Run, running
 from ._status import (
@@ -19,15 +20,14 @@ from ._status import (
     COALESCED,
     FAILED,
     MISSED,
-    OUTCOMES,
     OVERLAPPED,
     OVERTAKEN,
     PAUSED,
-    REASONS,
     REPEATED,
     SUCCEEDED,
     TIMED_OUT,
     JobStatus,
+    row,
 )
 
 #: Seconds that cancelled coroutines get to end when the jobs are closed.
@@ -40,7 +40,7 @@ class Ledger:
     Attributes:
         jobs: The registered jobs by key.
         abandoned: The runs that the last drain left behind.
-        observers: Called with each run and its outcome, when its action is over.
+        observers: Called with each run and its outcome, when it is over and its scope closed.
     """
 
     def __init__(self, *, log_runs: bool) -> None:
@@ -57,6 +57,16 @@ class Ledger:
     def new_run_id(self) -> str:
         """An id that no other run has."""
         return f"{self._prefix}-{next(self._numbers)}"
+
+    def job(self, key: str) -> RegisteredJob:
+        """The job with this key.
+
+        Raises:
+            UnknownJobError: There is none.
+        """
+        if key not in self.jobs:
+            raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, self.jobs)}", key)
+        return self.jobs[key]
 
     # -- a run's way ---------------------------------------------------------------------------------------------
 
@@ -109,7 +119,7 @@ class Ledger:
             with suppress(ValueError):  # dropped before, when its event loop went away
                 run.job.running.remove(run)
             tally.finished_at = time.time()
-            tally.outcome = _named(run, outcome)
+            tally.outcome = named(run, outcome)
             tally.counts[tally.outcome] += 1
         to_settle = outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
         if isinstance(outcome, Failed):
@@ -121,14 +131,16 @@ class Ledger:
             _log.succeeded(run)
         if run.overlaps > 1:
             _log.overlapped(run, run.overlaps)
-        for observer in self.observers:
-            observer(run, outcome)
+        run.outcome = outcome
         if to_settle is None:
             self.ended(run)
         return to_settle
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
+        if run.outcome is not None:
+            for observer in list(self.observers):
+                observer(run, run.outcome)
         self._live.discard(run)
         if self._closing:
             with self._idle:
@@ -176,7 +188,7 @@ class Ledger:
             reason = "a run is going already, which makes the immediate one"
             return self._refuse(job, OVERTAKEN, reason, scheduled_at, level="INFO")
         if not job.running:
-            return self._refuse(job, OVERLAPPED, "the executor has not started its previous run yet", scheduled_at)
+            return self._refuse(job, OVERLAPPED, "the executor is not done with its previous run yet", scheduled_at)
         oldest = job.running[0]
         oldest.overlaps += 1
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
@@ -216,7 +228,7 @@ class Ledger:
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration."""
-        return [_status(job) for job in list(self.jobs.values())]
+        return [row(j.key, j.options.cron, len(j.running), j.schedule, j.tally) for j in list(self.jobs.values())]
 
     def overdue(self) -> list[str]:
         """A sentence for each job that should have run, and is not doing so."""
@@ -261,32 +273,8 @@ class Ledger:
         return list(self._live.copy())
 
 
-def _named(run: Run, outcome: Outcome) -> str:
+def named(run: Run, outcome: Outcome) -> str:
+    """The name of an outcome in the counts."""
     if isinstance(outcome, Failed):
         return TIMED_OUT if run.timed_out else FAILED
     return CANCELLED if isinstance(outcome, Cancelled) else SUCCEEDED
-
-
-def _status(job: RegisteredJob) -> JobStatus:
-    schedule, tally = job.schedule, job.tally
-    due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
-    timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
-    return JobStatus(
-        key=job.key,
-        cron=job.options.cron,
-        timezone=None if timezone is None else str(timezone),
-        next_run_time=due,
-        paused=schedule is not None and schedule.paused_at is not None,
-        finished=schedule is not None and due is None and schedule.paused_at is None,
-        running=len(job.running),
-        last_started_at=_moment(tally.started_at),
-        last_finished_at=_moment(tally.finished_at),
-        last_outcome=tally.outcome,
-        last_error=tally.error,
-        outcomes=tally.of(OUTCOMES),
-        not_run=tally.of(REASONS),
-    )
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

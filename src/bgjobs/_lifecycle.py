@@ -119,6 +119,17 @@ class Lifecycle:
             self._entries.remove(job.key)
         del self.ledger.jobs[job.key]
 
+    def detached_runner(self) -> Runner:
+        """A runner for runs that no scheduler makes, and whose failures no scheduler reports."""
+        runner = Runner(self.ledger, get_loop=self._loop, await_submission=self._await_submission)
+        runner.resolver = self.runner.resolver
+        return runner
+
+    def rest(self) -> None:
+        """Stop the event loop that a run started while the jobs are not warm."""
+        if self._bridge is None:
+            self._loops.stop()
+
     def health(self) -> Health:
         """See `BackgroundJobs.health`."""
         bridge = self._bridge
@@ -143,12 +154,22 @@ class Lifecycle:
             self._check_all(bridge)
             self._engage(bridge)
             try:
+                stored = []  # what persistent stores hold already can be looked at only after the start
                 for job in self.ledger.jobs.values():
-                    self._schedule(job)
+                    if bridge.running or bridge.is_in_memory(job.options.jobstore):
+                        self._schedule(job)
+                    else:
+                        stored.append(job)
+
+                def started() -> None:
+                    for job in stored:
+                        self._schedule(job)
+                    warming.close()
+
                 if bridge.kind == BLOCKING and not bridge.running:
-                    self._block(bridge, warming.close)
+                    self._block(bridge, started)
                 else:
-                    bridge.start(warming.close)
+                    bridge.start(started)
             except BaseException:
                 self._release(bridge)
                 raise
@@ -216,6 +237,10 @@ class Lifecycle:
 
     def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
         bridge.check(job)
+        self.check_instance(job)
+
+    def check_instance(self, job: RegisteredJob) -> None:
+        """Raise `InvalidJobError` unless there is a way to an instance of the job's class."""
         if self.runner.resolver is None:
             job.target.check_constructor(job.key)
 

@@ -104,6 +104,7 @@ class Run:
         "_instance",
         "job",
         "key",
+        "outcome",
         "overlaps",
         "resolved",
         "run_id",
@@ -125,6 +126,7 @@ class Run:
         self.overlaps = 0  # further runs of the key that were skipped during this one
         self.resolved = False  # whether there is an instance (or none is needed)
         self.timed_out = False
+        self.outcome: Outcome | None = None
         self._instance: Any = None
         self._exit: Callable[..., Any] | None = None
 

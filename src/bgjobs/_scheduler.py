@@ -223,19 +223,30 @@ class SchedulerBridge:
 
     def start(self, started: Callable[[], object]) -> None:
         """Start the scheduler, unless its owner did, and call `started`. A blocking one blocks after that."""
+        errors: list[BaseException] = []
 
         def now_started(_: object = None) -> None:
             self.scheduler.remove_listener(now_started)
             self.started_here = True
             started()
 
+        def now_started_in_event(event: object) -> None:
+            self.scheduler.remove_listener(now_started_in_event)
+            try:
+                now_started()
+            except BaseException as exc:  # noqa: BLE001 - an event swallows it; it is raised when the start returns
+                errors.append(exc)
+                self.scheduler.shutdown(wait=False)
+
         if self.running:
             started()
             return
         self._renew_pools()
         if self.kind == BLOCKING:
-            self.scheduler.add_listener(now_started, EVENT_SCHEDULER_STARTED)
+            self.scheduler.add_listener(now_started_in_event, EVENT_SCHEDULER_STARTED)
             self.scheduler.start()
+            for error in errors:
+                raise error
         else:
             self.scheduler.start()
             now_started()

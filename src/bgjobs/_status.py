@@ -141,6 +141,12 @@ class Schedule:
             begin = self.following(begin)
         return counted
 
+    def after(self, fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The fire time after one; for ``None``, the first from `now` on. Without jitter where that can be told."""
+        if self.following is not None and fire_time is not None:
+            return self.following(fire_time)
+        return self.trigger.get_next_fire_time(fire_time, now)  # type: ignore[no-any-return]
+
     def next_run_time(self, now: datetime) -> datetime | None:
         """The next fire time; ``None`` while paused, and when none is left."""
         if self.paused_at is not None:
@@ -156,3 +162,29 @@ class Schedule:
         due = self.next_run_time(now)
         late = (now - due).total_seconds() - (getattr(self.trigger, "jitter", None) or 0) if due else 0
         return late if late > OVERDUE else None
+
+
+def row(key: str, cron: str | None, running: int, schedule: Schedule | None, tally: Tally) -> JobStatus:
+    """A picture of one job as it is now."""
+    due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
+    paused = schedule is not None and schedule.paused_at is not None
+    timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
+    return JobStatus(
+        key=key,
+        cron=cron,
+        timezone=None if timezone is None else str(timezone),
+        next_run_time=due,
+        paused=paused,
+        finished=schedule is not None and due is None and not paused,
+        running=running,
+        last_started_at=_moment(tally.started_at),
+        last_finished_at=_moment(tally.finished_at),
+        last_outcome=tally.outcome,
+        last_error=tally.error,
+        outcomes=tally.of(OUTCOMES),
+        not_run=tally.of(REASONS),
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,232 @@
+"""A test kit: run one job through the whole path, collect outcomes, walk a schedule through virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ._errors import LifecycleError
+from ._jobs import BackgroundJobs
+from ._ledger import named
+from ._lifecycle import Lifecycle
+from ._loop import in_daemon_thread
+from ._outcome import Failed, Outcome, Skipped, Succeeded
+from ._run import RegisteredJob, Run
+from ._status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED
+from ._tick import Ticket, job_id
+
+__all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How one run ended.
+
+    Attributes:
+        key: The key of the job.
+        run_id: The id of the run; ``None`` where it was skipped.
+        outcome: ``"succeeded"``, ``"failed"``, ``"timed_out"``, ``"cancelled"`` or ``"skipped"``.
+        value: What the action returned; for a skipped run, why it was skipped.
+        error: The live exception of a failed run; ``None`` for others.
+    """
+
+    key: str
+    run_id: str | None
+    outcome: str
+    value: object = None
+    error: BaseException | None = None
+
+
+@contextmanager
+def collect(jobs: BackgroundJobs) -> Generator[list[RunResult]]:
+    """Collect how runs end, for the time of a ``with`` block: each is there when it is over, its scope closed.
+
+    Args:
+        jobs: The jobs, cold or warm.
+    """
+    results: list[RunResult] = []
+    with _observed(jobs, results.append):
+        yield results
+
+
+@contextmanager
+def _observed(jobs: BackgroundJobs, tell: Callable[[RunResult], object]) -> Generator[None]:
+    def observe(run: Run, outcome: Outcome) -> None:
+        value = outcome.value if isinstance(outcome, Succeeded) else None
+        error = outcome.error if isinstance(outcome, Failed) else None
+        tell(RunResult(run.key, run.run_id, named(run, outcome), value, error))
+
+    observers = _lifecycle(jobs).ledger.observers
+    observers.append(observe)
+    try:
+        yield
+    finally:
+        observers.remove(observe)
+
+
+def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
+    """Make one run of a job through the whole path: overlap guard, scope, action, ``on_exception``, closing.
+
+    No scheduler has a part in it: the jobs may be cold or warm. Returns when the run is over.
+
+    Raises:
+        UnknownJobError: No job has this key.
+        InvalidJobError: The constructor needs arguments, and there is no resolver.
+        LifecycleError: An event loop is running here; use `arun_job`.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with _one_run(jobs, key) as (ticket, result):
+            told = _lifecycle(jobs).detached_runner().fire(key, result.run_id, ticket)
+            return result.wait(told)
+    raise LifecycleError("run_job() would block the event loop that is running here; use `await arun_job(...)`")
+
+
+async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
+    """Same as `run_job`, in the event loop that is running here."""
+    with _one_run(jobs, key) as (ticket, result):
+        told = await _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, ticket)
+        return await in_daemon_thread(lambda: result.wait(told))
+
+
+class _Awaited:
+    """The result of the one run with this id, when it comes."""
+
+    def __init__(self, key: str, run_id: str) -> None:
+        self.key = key
+        self.run_id = run_id
+        self._came = threading.Event()
+        self._result: RunResult | None = None
+
+    def tell(self, result: RunResult) -> None:
+        if result.run_id == self.run_id:
+            self._result = result
+            self._came.set()
+
+    def wait(self, told: Outcome | Skipped) -> RunResult:
+        if isinstance(told, Skipped):
+            return RunResult(self.key, None, "skipped", told.reason)
+        self._came.wait()
+        assert self._result is not None
+        return self._result
+
+
+@contextmanager
+def _one_run(jobs: BackgroundJobs, key: str) -> Generator[tuple[Ticket, _Awaited]]:
+    lifecycle = _lifecycle(jobs)
+    lifecycle.check_instance(lifecycle.ledger.job(key))
+    if not lifecycle.is_warm:
+        lifecycle.ledger.reopen()
+    awaited = _Awaited(key, lifecycle.ledger.new_run_id())
+    try:
+        with _observed(jobs, awaited.tell):
+            yield (job_id(key, awaited.run_id), datetime.now(UTC)), awaited
+    finally:
+        lifecycle.rest()
+
+
+def _lifecycle(jobs: BackgroundJobs) -> Lifecycle:
+    return jobs._lifecycle  # noqa: SLF001 - the test kit is part of the house
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Step:
+    """What becomes of one due run in virtual time.
+
+    Attributes:
+        at: When that is decided: the fire time, or when the machine woke up (aware).
+        key: The key of the job.
+        scheduled_at: The fire time (aware); for an immediate run, the beginning of the walk.
+        outcome: ``"succeeded"``, or why the run is not made: ``"overlapped"``, ``"missed"`` or ``"coalesced"``.
+    """
+
+    at: datetime
+    key: str
+    scheduled_at: datetime
+    outcome: str
+
+
+def walk(
+    jobs: BackgroundJobs,
+    start: datetime,
+    end: datetime,
+    *,
+    takes: float | Mapping[str, float] = 0.0,
+    asleep: Iterable[tuple[datetime, datetime]] = (),
+) -> list[Step]:
+    """Walk the schedules through virtual time, and tell what becomes of every due run. Runs nothing, waits for nothing.
+
+    The fire times are those of the jobs' own triggers, clock changes included; lateness, coalescing and overlap are
+    decided as in a real run: `misfire_grace_time`, `coalesce`, `max_instances`, `run_immediately`. Jitter is left out.
+
+    Args:
+        jobs: The jobs, cold or warm; paused ones and those that are switched off have no steps.
+        start: The moment of the warm-up (aware).
+        end: The walk ends before this moment (aware).
+        takes: Seconds that a run takes: for every job, or by key.
+        asleep: Spans (aware, from and until) in which the machine is suspended, so that nothing is decided.
+
+    Returns:
+        The steps in the order of time.
+    """
+    naps = sorted(asleep)
+    steps: list[Step] = []
+    for job in _lifecycle(jobs).ledger.jobs.values():
+        seconds = takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes
+        steps += _walk(job, start, end, timedelta(seconds=seconds), naps)
+    return sorted(steps)
+
+
+def _walk(
+    job: RegisteredJob, start: datetime, end: datetime, takes: timedelta, naps: list[tuple[datetime, datetime]]
+) -> Iterator[Step]:
+    if job.schedule is None or job.schedule.paused_at is not None:
+        return
+    going: list[datetime] = []  # when the runs that are going will end
+    if job.options.run_immediately:
+        going.append(start + takes)
+        yield Step(start, job.key, start, SUCCEEDED)
+    for at, due in _passes(job, start, end, naps):
+        if job.options.coalesce:
+            yield from (Step(at, job.key, scheduled_at, COALESCED) for scheduled_at in due[:-1])
+            due = due[-1:]
+        for scheduled_at in due:
+            going = [moment for moment in going if moment > at]
+            if len(going) >= job.options.max_instances:
+                outcome = OVERLAPPED
+            elif _too_late(job, at - scheduled_at):
+                outcome = MISSED
+            else:
+                outcome = SUCCEEDED
+                going.append(at + takes)
+            yield Step(at, job.key, scheduled_at, outcome)
+
+
+def _too_late(job: RegisteredJob, late: timedelta) -> bool:
+    grace = job.options.misfire_grace_time
+    return grace is not None and late > timedelta(seconds=grace)
+
+
+def _passes(
+    job: RegisteredJob, start: datetime, end: datetime, naps: list[tuple[datetime, datetime]]
+) -> Iterator[tuple[datetime, list[datetime]]]:
+    """The moments at which the scheduler looks, each with the fire times that are due then."""
+    assert job.schedule is not None
+    due: list[datetime] = []
+    woken: datetime | None = None
+    fire_time = job.schedule.after(None, start)
+    while fire_time is not None and fire_time < end:
+        at = next((until for since, until in naps if since <= fire_time < until), fire_time)
+        if due and at != woken:
+            yield woken or at, due
+            due = []
+        woken = at
+        due.append(fire_time)
+        fire_time = job.schedule.after(fire_time, fire_time)
+    if due and woken is not None:
+        yield woken, due
