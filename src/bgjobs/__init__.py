@@ -14,6 +14,8 @@ from ._errors import (
 )
 from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
+from ._logging import configure_logging
+from ._logging import configure_logging
 from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Skipped
 from ._run import CurrentRun, current_run
@@ -45,6 +47,7 @@ __all__ = [
     "ResolverError",
     "Skipped",
     "UnknownJobError",
+    "configure_logging",
     "cron_trigger_arguments",
     "current_run",
 ]
