@@ -149,8 +149,8 @@ class TestStatus:
         missing = (made - since).total_seconds()
         not_run = row(jobs, "k").not_run
         assert not_run["coalesced"] >= 20
-        assert sum(not_run.values()) == missing
-        if not not_run["overlapped"]:  # else APScheduler still counted the run before, and that took the blame for one
+        assert not_run["coalesced"] + not_run["overlapped"] == missing
+        if not not_run["overlapped"] + not_run["repeated"]:  # the pass may come within the second of the run before
             assert f"{missing:.0f} earlier runs that were due" in " ".join(records.texts("WARNING"))
 
     def test_a_long_sleep_is_counted_up_to_a_limit(self) -> None:
