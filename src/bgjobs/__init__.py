@@ -15,7 +15,6 @@ from ._errors import (
 from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
-from ._logging import configure_logging
 from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Skipped
 from ._run import CurrentRun, current_run

@@ -100,7 +100,7 @@ class _ToLoguru(logging.Handler):
         bound = logger.opt(depth=depth, exception=record.exc_info)
         if key is not None:
             bound = bound.bind(job=key)
-        bound.patch(lambda to: to.update(name=record.name)).log(level, record.getMessage())
+        bound.patch(lambda to: to.__setitem__("name", record.name)).log(level, record.getMessage())
 
 
 def _key(record: logging.LogRecord) -> str | None:
