@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bgjobs import BackgroundJobs
+from bgjobs import BackgroundJobs, configure_logging
 
 from .api import served
 from .jobs import CleanupJob, DataSyncJob, InvoiceJob, NotificationJob
@@ -59,6 +59,7 @@ if __name__ == "__main__":
     parser.add_argument("--database", type=Path, default=Path("quickstart.db"), help="made anew at each start")
     arguments = parser.parse_args()
 
+    configure_logging()
     # APScheduler logs the traceback of each failure. InvoiceJob always fails: keep the output readable.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
 
