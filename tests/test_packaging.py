@@ -12,10 +12,12 @@ import typing
 import zipfile
 from importlib import metadata, resources
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import bgjobs
+import bgjobs.testing
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "bgjobs"
@@ -62,9 +64,11 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 # -- what is exported ------------------------------------------------------------------------------------------------
 
 
-def test_all_is_sorted() -> None:
-    """The list of public names is in order, without doubles."""
-    assert bgjobs.__all__ == sorted(set(bgjobs.__all__))
+@pytest.mark.parametrize("module", [bgjobs, bgjobs.testing], ids=lambda module: module.__name__)
+def test_all_is_sorted(module: ModuleType) -> None:
+    """The list of public names is in order, without doubles, and each of them is there, with a docstring."""
+    assert module.__all__ == sorted(set(module.__all__))
+    assert all(inspect.getdoc(getattr(module, name)) for name in module.__all__ if name not in ALIASES)
 
 
 def test_all_names_what_the_package_imports() -> None:
