@@ -196,7 +196,7 @@ def test_a_handler_argument_must_take_the_exception() -> None:
         "on_exception must take exactly one argument, the exception: too many positional arguments",
         on_exception=lambda: None,
     )
-    cold().add_background_job(print_nothing, cron=NIGHTLY, on_exception=dict.fromkeys)
+    cold().add_background_job(print_nothing, cron=NIGHTLY, on_exception=max)
 
 
 def print_nothing() -> None: ...

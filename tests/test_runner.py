@@ -335,3 +335,57 @@ def test_what_a_thread_owns_must_not_suspend() -> None:
     """If a change ever makes one half of a run suspend in a thread, it fails loudly."""
     with pytest.raises(AssertionError, match="must block, not suspend"):
         drive(asyncio.sleep(0))
+
+
+def test_a_run_that_cannot_begin_leaves_its_key_free() -> None:
+    """When there is no event loop to be had, the error goes to APScheduler, and the next run may begin."""
+
+    async def job() -> None: ...
+
+    def no_loop() -> asyncio.AbstractEventLoop:
+        raise RuntimeError("no loop")
+
+    jobs = cold().add_background_job(job, key="k", cron=NIGHTLY)
+    runner_of(jobs)._get_loop = no_loop
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no loop"):
+            runner_of(jobs).fire("k", "a run", TICKET)
+
+
+def test_a_run_that_slips_in_at_the_moment_of_the_close_is_asked_to_end() -> None:
+    """The drain may have looked a moment before; the run is told all the same."""
+    jobs = cold().add_background_job(lambda: None, key="k", cron=NIGHTLY)
+    ledger = jobs._lifecycle.ledger
+
+    class Live(set[Any]):
+        def add(self, run: Any) -> None:
+            super().add(run)
+            ledger._closing = True
+
+    ledger._live = Live()
+    run = ledger.begin("k", "a run", TICKET[1])
+    assert not isinstance(run, Skipped)
+    assert run.token.is_cancellation_requested
+
+
+async def test_a_coroutine_that_is_cancelled_while_its_owner_reports_is_left_alone() -> None:
+    """A task that was told to stop waiting still settles its failed run by itself."""
+    seen = Waiter()
+
+    class Job:
+        async def action_to_do(self) -> None:
+            seen("started")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ValueError("on the way out") from None
+
+        def on_exception(self, exception: Exception) -> None:
+            seen(str(exception))
+
+    async with cold(resolver=async_scope).add_background_job(Job, key="k", cron=NIGHTLY) as jobs:
+        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+        await asyncio.to_thread(seen.wait)
+        task.cancel()
+        assert await task == Cancelled()
+        assert await asyncio.to_thread(seen.wait, 2) == ["started", "on the way out"]

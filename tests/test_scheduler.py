@@ -18,6 +18,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -130,6 +131,92 @@ class TestWhatIsStored:
             with facade() as jobs:
                 seen.wait(times)
                 assert [job.id for job in jobs._lifecycle._bridge.scheduler.get_jobs()] == ["bgjobs:k"]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("made", [BackgroundScheduler, BlockingScheduler])
+    def test_a_restart_neither_resets_nor_unpauses(self, tmp_path: Path, made: Any) -> None:
+        """A run that came due while nothing was running is made at once; a paused job stays paused."""
+        seen = Waiter()
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+
+        def facade(cron: str = NIGHTLY) -> tuple[Any, BackgroundJobs]:
+            scheduler = made(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+            jobs = cold(scheduler).add_background_job(
+                lambda: seen(current_run().scheduled_at), key="due", cron=NIGHTLY, jobstore="db"
+            )
+            return scheduler, jobs.add_background_job(nothing, key="paused", cron=cron, jobstore="db")
+
+        kind = "blocking" if made is BlockingScheduler else "background"
+        scheduler, jobs = facade()
+        with warm(kind, jobs):
+            until(lambda: len(scheduler.get_jobs()) == 2)
+            jobs.pause("paused")
+        due = datetime(2026, 1, 1, 3, tzinfo=UTC)
+        store = SQLAlchemyJobStore(url=url)
+        store.start(scheduler, "db")
+        row = store.lookup_job("bgjobs:due")
+        row._modify(next_run_time=due)
+        store.update_job(row)
+        store.shutdown()
+        scheduler, jobs = facade()
+        with warm(kind, jobs):
+            assert seen.wait() >= [due]
+            until(lambda: jobs.status()[1].paused)
+            assert scheduler.get_job("bgjobs:paused").next_run_time is None
+        scheduler, jobs = facade("0 0 4 * * *")
+        with warm(kind, jobs):
+            until(lambda: jobs.status()[1].next_run_time)
+
+    def test_what_comes_due_while_closing_is_not_lost(self, tmp_path: Path) -> None:
+        """The row of a job that came due during the drain still says so, for the next process to make the run."""
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        started = threading.Event()
+
+        def slow(cancellation_token: Any) -> None:
+            started.set()
+            cancellation_token.wait(LIMIT)
+            until(lambda: datetime.now(UTC) > due)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+        jobs = cold(scheduler).add_background_job(slow, trigger=now())
+        jobs.add_background_job(nothing, key="due", cron=NIGHTLY, jobstore="db")
+        with jobs:
+            assert started.wait(LIMIT)
+            due = datetime.now(UTC) + timedelta(seconds=0.3)
+            scheduler.modify_job("bgjobs:due", next_run_time=due)
+        store = SQLAlchemyJobStore(url=url)
+        store.start(scheduler, "db")
+        assert abs(store.lookup_job("bgjobs:due").next_run_time - due) < timedelta(milliseconds=1)
+        store.shutdown()
+
+    def test_plain_apscheduler_unpauses_at_a_restart(self, tmp_path: Path) -> None:
+        """What bgjobs mends: alone, adding the job again with ``replace_existing`` forgets the pause."""
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        states = []
+        for pause in (True, False):
+            scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url=url)})
+            scheduler.add_job(nothing, "cron", hour=3, id="k", replace_existing=True)
+            scheduler.start()
+            if pause:
+                scheduler.pause_job("k")
+            states.append(scheduler.get_job("k").next_run_time)
+            scheduler.shutdown()
+        assert states[0] is None
+        assert states[1] is not None
+
+    def test_a_stored_job_that_its_store_refuses_fails_the_start(self) -> None:
+        """On a blocking scheduler, too, where APScheduler alone would swallow the error in an event."""
+
+        class Refusing(SQLAlchemyJobStore):  # type: ignore[misc]
+            def lookup_job(self, job_id: str) -> Any:
+                raise OSError("store is down")
+
+        for made in (BackgroundScheduler, BlockingScheduler):
+            scheduler = made(timezone="UTC", jobstores={"db": Refusing(url="sqlite:///:memory:")})
+            jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, jobstore="db")
+            with pytest.raises(OSError, match="store is down"):
+                jobs.warm_up()
+            assert not jobs.is_warm
+            assert not scheduler.running
 
     def test_rows_in_a_store_of_somebody_elses_scheduler_stay(self, tmp_path: Path, records: Any) -> None:
         """Closing takes off what is in memory only; a row that ticks later is skipped with a reason."""

@@ -241,6 +241,7 @@ class SchedulerBridge:
         if self.running:
             started()
             return
+        vars(self.scheduler).pop("_process_jobs", None)  # see stop()
         self._renew_pools()
         if self.kind == BLOCKING:
             self.scheduler.add_listener(now_started_in_event, EVENT_SCHEDULER_STARTED)
@@ -267,8 +268,7 @@ class SchedulerBridge:
     def _await_pass(self) -> None:
         """Return when no pass over the due jobs is going on.
 
-        A shutdown in the middle of one makes APScheduler's thread die of its own `JobLookupError`. The pass holds the
-        lock that any look at the jobs needs; the store that is asked for does not exist, so nothing is read.
+        It holds the lock that any look at the jobs needs. The store that is asked for does not exist: nothing is read.
         """
         self.scheduler.get_jobs(jobstore="bgjobs: none")
 
@@ -281,7 +281,9 @@ class SchedulerBridge:
         if not stop_it:
             return
         if self.loop is None:
-            self._await_pass()
+            # A shutdown wakes the scheduler's thread for one more pass, whose runs no executor takes any more: what
+            # came due meanwhile would be lost to a persistent store, and a one-shot in memory would end the thread.
+            self.scheduler._process_jobs = lambda: None  # noqa: SLF001
             self.scheduler.shutdown(wait=False)
         elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
             down = threading.Event()
