@@ -182,7 +182,13 @@ def registration(rounds: int, count: int) -> None:
             close()
         pairs.append((pair[0], pair[1]))
     pairs = pairs[1:]
-    told(f"register and warm up {count:,}", [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs], count)
+    told(
+        f"register and warm up {count:,}",
+        [a / b for a, b in pairs],
+        [a for a, _ in pairs],
+        [b for _, b in pairs],
+        count,
+    )
 
 
 def main() -> None:
