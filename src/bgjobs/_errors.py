@@ -57,11 +57,22 @@ class ConfigurationError(BgjobsError, ValueError):
 
     Attributes:
         field: The name of the option or setting, or ``None`` where the mistake is in no single one.
+        problems: Every mistake, with its place; several where the message has several lines.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+        self.problems: tuple[str, ...] = (message,)
+
+    @classmethod
+    def of_many(cls, problems: Iterable[str], what: str) -> ConfigurationError:
+        """One error for all the mistakes in `what`."""
+        problems = tuple(problems)
+        many = "".join(f"\n  {problem}" for problem in problems)
+        error = cls(f"{len(problems)} mistakes in {what}:{many}" if len(problems) > 1 else problems[0])
+        error.problems = problems
+        return error
 
 
 class _KeyedError(BgjobsError):

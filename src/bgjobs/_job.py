@@ -61,6 +61,8 @@ class Target:
         job_type: The class that a resolver is asked for; ``None`` for functions and for partials of a class.
         is_coroutine: Whether the action is an ``async def``.
         takes_token: Whether the action has a parameter ``cancellation_token``.
+        parameters: Those of the action by name; none for a builtin that does not tell them.
+        globals: The names that the annotations of the parameters may use.
     """
 
     __slots__ = (
@@ -68,9 +70,11 @@ class Target:
         "_function",
         "_on_exception",
         "_parameters",
+        "globals",
         "is_coroutine",
         "job_type",
         "name",
+        "parameters",
         "takes_token",
     )
 
@@ -93,7 +97,9 @@ class Target:
         self.name: str | None = None if base.__name__ == "<lambda>" else base.__name__
         self.is_coroutine = inspect.iscoroutinefunction(action)
         self._parameters = _parameters(action) if self._function else _parameters_of_method(base, "action_to_do")
-        self.takes_token = TOKEN in (self._parameters or {})
+        self.parameters: Parameters = self._parameters or {}
+        self.globals: dict[str, Any] = getattr(_innermost(action), "__globals__", {})
+        self.takes_token = TOKEN in self.parameters
 
     def check_kwargs(self, kwargs: Mapping[str, object], key: str) -> None:
         """Raise `InvalidJobError` unless `kwargs` and the token fill the action's parameters."""
@@ -181,6 +187,13 @@ def _parameters(func: Any) -> Parameters | None:
         return inspect.signature(func).parameters
     except (ValueError, TypeError):
         return None
+
+
+def _innermost(func: Any) -> Any:
+    """The function that a partial or a decorated function calls in the end."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return inspect.unwrap(func)
 
 
 def _parameters_of_method(job_type: Any, name: str) -> Parameters | None:

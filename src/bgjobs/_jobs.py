@@ -14,7 +14,7 @@ from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._loop import in_daemon_thread
 from ._options import BackgroundJobOptions, JobOptions, Registration
-from ._registration import load, registered
+from ._registration import register_settings, registered
 from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
@@ -53,9 +53,7 @@ class BackgroundJobs:
         given = None if scheduler is None else SchedulerBridge(scheduler)
         self._lifecycle = Lifecycle(given, self._settings)
         self.resolver = resolver
-        for entry in self._settings.jobs.values():
-            if entry.job is not None and entry.key is not None:
-                self.add_background_job(load(entry.job, entry.key), key=entry.key)
+        register_settings(self._settings, self.add_background_job)
 
     @property
     def resolver(self) -> Resolver | None:

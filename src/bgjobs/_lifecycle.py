@@ -17,8 +17,9 @@ from ._loop import LoopThread
 from ._run import RegisteredJob
 from ._runner import Runner
 from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
-from ._settings import BackgroundJobsSettings, fold
+from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
+from ._sources import fold
 from ._status import Health
 from ._tick import applications
 
@@ -149,7 +150,7 @@ class Lifecycle:
             warming.callback(self._lock.release)
             if self._bridge is not None:
                 raise LifecycleError("these jobs are warm already; warm_up() is called once, and again after a close")
-            bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone)
+            bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone, self._settings.configuration())
             bridge.prepare()
             self._check_all(bridge)
             self._engage(bridge)
@@ -185,7 +186,7 @@ class Lifecycle:
         self.stopped.clear()
         self.ledger.reopen()
         self._name = _enlist(self._settings.application, self.runner)
-        self._entries = Entries(bridge, self._name)
+        self._entries = Entries(bridge, self._name, self.ledger.dropped)
         bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
         self.runner.listening = True
         _warm.add(self)
@@ -226,9 +227,8 @@ class Lifecycle:
             if job.schedule is not None:
                 self._check(job, bridge)
         known = {fold(key): key for key in self.ledger.jobs}
-        for name, entry in self._settings.jobs.items():
-            if name not in known:
-                key = entry.key or name
+        for key in self._settings.jobs:
+            if fold(key) not in known:
                 raise ConfigurationError(
                     f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, known.values())}; "
                     "register it in code, or say where it is: job = 'package.module:Name'",

@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, tzinfo
 from typing import Annotated, Any, TypedDict, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from ._cron import CronExpression
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
@@ -22,6 +31,12 @@ OFF = "-"
 def optional_zone(value: str | tzinfo | None) -> tzinfo | None:
     """A time zone by name or as it is; ``None`` stays."""
     return None if value is None else zone(value)
+
+
+#: A time zone, by name in settings files.
+Zone = Annotated[
+    tzinfo | None, BeforeValidator(optional_zone), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})
+]
 
 
 class BackgroundJobOptions(BaseModel):
@@ -50,13 +65,13 @@ class BackgroundJobOptions(BaseModel):
     """The unique name of the job; ``None`` takes the name of the class or function."""
     enabled: bool = True
     """False keeps the job registered, and never runs it."""
-    timezone: Annotated[tzinfo | None, BeforeValidator(optional_zone)] = None
+    timezone: Zone = None
     """The zone of the schedule, a name or a tzinfo; ``None`` takes the settings', else an existing scheduler's, else
     UTC."""
     timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which a run is cancelled (a coroutine) or asked to end (through its token); ``None`` for no
     limit."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default={}, repr=False)
     """Keyword arguments of the action or function."""
     misfire_grace_time: Annotated[int, Field(gt=0)] | None = None
     """Seconds that a run may be late and still be made; ``None`` for any lateness."""

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from typing import Any
 
 from ._cron import CronExpression
-from ._errors import ConfigurationError, InvalidJobError
+from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean
 from ._job import ExceptionHandler, Job, Target
+from ._kwargs import converted
 from ._options import BackgroundJobOptions, build
 from ._run import RegisteredJob
 from ._scheduler import is_trigger
-from ._settings import BackgroundJobsSettings
+from ._settings import BackgroundJobsSettings, JobSettings
 from ._status import Schedule
+
+
+def register_settings(settings: BackgroundJobsSettings, add: Callable[..., object]) -> None:
+    """Register the jobs that the settings name by reference.
+
+    Args:
+        settings: The settings.
+        add: `BackgroundJobs.add_background_job`.
+
+    Raises:
+        BgjobsError: A job cannot be imported or registered; for several, one error that names all.
+    """
+    errors: list[BgjobsError] = []
+    for key, entry in settings.jobs.items():
+        if entry.job is not None:
+            try:
+                add(_load_job(settings, key, entry.job), key=key)
+            except BgjobsError as exc:
+                errors.append(exc)
+    if len(errors) > 1:
+        problems = (p for exc in errors for p in getattr(exc, "problems", [str(exc)]))
+        raise ConfigurationError.of_many(problems, "the jobs of the settings")
+    if errors:
+        raise errors[0]
 
 
 def registered(
@@ -35,10 +61,30 @@ def registered(
     if key is None:
         raise InvalidJobError("a lambda has no name of its own; set key")
     where = f"job {key!r}"
-    entry = settings.job(str(key))
-    options = build(BackgroundJobOptions, {**values, "key": key, **(entry.overrides() if entry else {})}, where)
+    merged = _merged(target, {**values, "key": key}, settings)
+    options = build(BackgroundJobOptions, merged, where)
     target.check_kwargs(options.kwargs, key)
     return RegisteredJob(key, target, options, _schedule(options, where, timezone) if options.is_on else None)
+
+
+def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSettings) -> dict[str, Any]:
+    """The options of a job: from the settings' table of the job, else from code, else the settings' defaults."""
+    defaults = {name: getattr(settings.job_defaults, name) for name in settings.job_defaults.model_fields_set}
+    entry = settings.job(str(values["key"]))
+    overrides = {} if entry is None else entry.overrides()
+    if overrides.get("cron") is not None:
+        values.pop("trigger", None)  # a schedule of the settings takes the place of that in code, of either kind
+    merged = {**defaults, **values, **overrides}
+    if "kwargs" in overrides:
+        given = converted(target, overrides["kwargs"], lambda name: _place(settings, entry, values["key"], name))
+        merged["kwargs"] = {**values.get("kwargs", {}), **given}
+    return merged
+
+
+def _place(settings: BackgroundJobsSettings, entry: JobSettings | None, key: str, name: str) -> str:
+    """Where one of the kwargs was said."""
+    known = next((known for known, table in settings.jobs.items() if table is entry), key)
+    return settings.place("jobs", known, "kwargs", name) or f"job {key!r}: kwargs: {name}"
 
 
 def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
@@ -61,19 +107,39 @@ def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Sc
     return Schedule(trigger, None if options.jitter else trigger.following)
 
 
-def load(reference: str, key: str) -> Job:
-    """The class or function that ``"package.module:Name"`` names.
+# -- references ------------------------------------------------------------------------------------------------------
+
+
+def _load_job(settings: BackgroundJobsSettings, key: str, reference: str) -> Job:
+    found: Job = load(reference, settings.place("jobs", key, "job") or f"job {key!r}")
+    return found
+
+
+def load(reference: str, place: str) -> Any:
+    """What ``"package.module:name"`` names.
+
+    Args:
+        reference: The reference.
+        place: Where it was given, for the error.
 
     Raises:
         ConfigurationError: It cannot be imported, or is not there.
     """
     module_name, _, name = reference.partition(":")
     if not (module_name and name):
-        raise ConfigurationError(f"job {key!r}: {reference!r} is not of the form 'package.module:Name'", "job")
+        raise ConfigurationError(f"{place}: {reference!r} is not of the form 'package.module:name'", "job")
+    what = f"{place}: {reference!r} cannot be imported"
     try:
         found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(f"job {key!r}: cannot import {reference!r}: {exc}", "job") from exc
-    return found  # type: ignore[no-any-return]
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(f"{what}: there is no module {exc.name!r}", "job") from exc
+    except Exception as exc:  # whatever the module raises
+        frame = traceback.extract_tb(exc.__traceback__)[-1]
+        at = f"{frame.filename}, line {frame.lineno}"
+        raise ConfigurationError(f"{what}: {type(exc).__name__}: {exc} ({at})", "job") from exc
+    for part in name.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, [known for known in dir(found) if not known.startswith("_")])
+            raise ConfigurationError(f"{what}: {module_name} has no {part!r}{hint}", "job")
+        found = getattr(found, part)
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, tzinfo
 from typing import Any
@@ -33,6 +33,7 @@ from apscheduler.triggers.base import BaseTrigger
 from . import _log
 from ._errors import ConfigurationError, LifecycleError, did_you_mean
 from ._run import RegisteredJob
+from ._secrets import masked
 from ._tick import PREFIX, Ticket
 
 #: What APScheduler raises when a job is in none of its stores.
@@ -97,9 +98,22 @@ class SchedulerBridge:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    def make(cls, kind: str, timezone: tzinfo) -> SchedulerBridge:
-        """A new scheduler of that kind."""
-        return cls(STEADY[kind](timezone=timezone))
+    def make(cls, kind: str, timezone: tzinfo, configuration: Mapping[str, Any] | None = None) -> SchedulerBridge:
+        """A new scheduler of that kind.
+
+        Args:
+            kind: The kind.
+            timezone: Its time zone.
+            configuration: What its ``configure`` takes besides: ``jobstores``, ``executors``, ``job_defaults``.
+
+        Raises:
+            ConfigurationError: APScheduler cannot make what the configuration asks for.
+        """
+        try:
+            return cls(STEADY[kind](timezone=timezone, **(configuration or {})))
+        except Exception as exc:  # noqa: BLE001 - whatever an executor or a job store of somebody else's raises
+            problem = f"{type(exc).__name__}: {masked(str(exc), configuration or {})}"
+        raise ConfigurationError(f"jobstores or executors: APScheduler cannot make them: {problem}", "jobstores")
 
     @property
     def running(self) -> bool:

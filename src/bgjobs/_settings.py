@@ -1,28 +1,18 @@
-"""What the environment and a settings file can say, on pydantic-settings."""
+"""What the environment, an env file, a secrets directory and a settings file can say, on pydantic-settings."""
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
-from collections.abc import Mapping
-from datetime import tzinfo
+from collections.abc import Collection, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ._errors import ConfigurationError, did_you_mean
-from ._options import BackgroundJobOptions, optional_zone
-
-PREFIX = "BGJOBS__"
-
-
-def fold(key: str) -> str:
-    """The form in which two spellings of one key are equal: ``data-sync``, ``data_sync`` and ``DataSync``."""
-    return re.sub(r"[\W_]+", "", str(key).casefold())
+from ._options import BackgroundJobOptions, Zone
+from ._sources import PREFIX, Sources, Way, fold, read
 
 
 class JobSettings(BackgroundJobOptions):
@@ -42,80 +32,33 @@ class JobSettings(BackgroundJobOptions):
         return {name: getattr(self, name) for name in self.model_fields_set - {"job", "key"}}
 
 
-class _Folded(PydanticBaseSettingsSource):
-    """A source whose jobs are found under their folded keys, so that all sources speak of the same jobs.
+class JobDefaults(BaseModel):
+    """What jobs get that do not say it themselves; APScheduler's ``job_defaults``."""
 
-    The spelling is kept as ``key``; the environment, which has capitals only, does not count as a spelling.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
-    def __init__(self, inner: PydanticBaseSettingsSource, name: str, *, spells: bool) -> None:
-        super().__init__(inner.settings_cls)
-        self._inner = inner
-        self._name = name
-        self._spells = spells
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self._inner.get_field_value(field, field_name)  # pragma: no cover - only the base class calls it
-
-    def __call__(self) -> dict[str, Any]:
-        self._inner._set_current_state(self.current_state)  # noqa: SLF001 - what the sources before this one have said
-        data = dict(self._inner())
-        jobs = data.get("jobs")
-        if isinstance(jobs, Mapping):
-            data["jobs"] = self._fold(jobs)
-        return data
-
-    def _fold(self, jobs: Mapping[str, Any]) -> dict[str, Any]:
-        folded: dict[str, Any] = {}
-        spelled: dict[str, str] = {}
-        for key, job in jobs.items():
-            name = fold(key)
-            if name in spelled:
-                raise ConfigurationError(
-                    f"{self._name}: {spelled[name]!r} and {key!r} are the same job; keep one", "jobs"
-                )
-            spelled[name] = key
-            folded[name] = {"key": str(key), **job} if self._spells and isinstance(job, Mapping) else job
-        return folded
-
-
-class _File(TomlConfigSettingsSource):
-    """The settings file, once the arguments and the environment have said which."""
-
-    def __init__(self, settings_cls: type[BaseSettings]) -> None:
-        super().__init__(settings_cls, None)
-
-    def __call__(self) -> dict[str, Any]:
-        named = self.current_state.get("config_file")
-        return self._read(Path(named)) if named is not None else {}
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        if path.suffix != ".toml":
-            raise ConfigurationError(f"{path}: a settings file ends in .toml", "config_file")
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as exc:
-            raise ConfigurationError(f"{path}: there is no such settings file", "config_file") from exc
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigurationError(f"{path}: cannot be read: {exc}", "config_file") from exc
-        except tomllib.TOMLDecodeError as exc:
-            raise ConfigurationError(f"{path}: not valid TOML: {exc}", "config_file") from exc
+    misfire_grace_time: Annotated[int, Field(gt=0)] | None = None
+    """Seconds that a run may be late and still be made; ``None`` for any lateness."""
+    coalesce: bool = True
+    """Whether several occurrences that are due together are made as one run, the last."""
+    max_instances: Annotated[int, Field(ge=1)] = 1
+    """How many runs of one key may go at the same time; one more is skipped."""
 
 
 class BackgroundJobsSettings(BaseSettings):
     """Everything that the environment and a settings file can say about the jobs of one process.
 
     Read once, at construction. The first of these that says something counts: the arguments given here, the environment
-    (``BGJOBS__JOBS__DATA_SYNC__CRON``), the file, the arguments of ``add_background_job``, the defaults.
+    (``BGJOBS__JOBS__DATA_SYNC__CRON``), the env file, the secrets directory, the settings file, the arguments of
+    ``add_background_job``, the defaults.
 
     Raises:
-        ConfigurationError: Something in them is wrong; the message names every mistake.
+        ConfigurationError: Something in them is wrong; the message names every mistake with its place.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_ignore_empty=True,
         env_parse_none_str="null",
         extra="forbid",
         frozen=True,
@@ -125,28 +68,45 @@ class BackgroundJobsSettings(BaseSettings):
     )
 
     config_file: Path | None = None
-    """The settings file (``.toml``); ``None`` for none. In the environment: ``BGJOBS__CONFIG_FILE``."""
+    """The settings file (``.toml``, ``.yaml``, ``.json``); ``None`` for none. Not for the file itself."""
+    env_file: Path | None = Path(".env")
+    """The file of variables, of which those with our prefix are read; ``None`` for none. Not for the file itself."""
+    secrets_dir: Path | None = None
+    """The directory with one value a file, as containers mount secrets; ``None`` for none. Not for the file itself."""
     application: Annotated[str, Field(min_length=1)] = "bgjobs"
     """The name under which a persistent job store keeps these jobs."""
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
     """The kind of scheduler to make; ``None`` for asyncio where an event loop is running, else background."""
-    timezone: Annotated[tzinfo | None, BeforeValidator(optional_zone)] = None
+    timezone: Zone = None
     """The zone of jobs that name none themselves; ``None`` for an existing scheduler's, else UTC."""
     shutdown_timeout: Annotated[float, Field(ge=0)] = 20.0
     """Seconds that running jobs get to end when the jobs are closed."""
     log_runs: bool = False
-    """Whether successful runs are logged, too."""
+    """Whether successful runs are logged, too; the command line does so unless this is set."""
+    jobstores: dict[str, dict[str, Any]] = Field(default={}, repr=False)
+    """APScheduler's job stores by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
+    executors: dict[str, dict[str, Any]] = Field(default={}, repr=False)
+    """APScheduler's executors by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
+    job_defaults: JobDefaults = JobDefaults()
+    """What jobs get that do not say it themselves."""
     jobs: dict[str, JobSettings] = {}
-    """The jobs, by folded key; see `job`."""
+    """The jobs, by key; see `job` for other spellings."""
+
+    _sources: Sources = PrivateAttr(default_factory=Sources)
 
     def __init__(self, **values: Any) -> None:
-        problems = _unknown_variables(type(self).model_fields)
+        for name in ("env_file", "secrets_dir"):  # as pydantic-settings spells them
+            if f"_{name}" in values:
+                values[name] = values.pop(f"_{name}")
+        sources = read(type(self), values)
+        problems = list(sources.problems)
         try:
-            super().__init__(**values)
+            super().__init__(**sources.data)
         except ValidationError as exc:
-            problems += [_problem(error) for error in exc.errors(include_url=False, include_input=False)]
-        if problems:
-            raise ConfigurationError("the settings are wrong: " + "; ".join(problems))
+            problems += [_problem(error, sources) for error in exc.errors(include_url=False, include_input=False)]
+        if problems:  # outside the handler: the error of pydantic holds the values
+            raise ConfigurationError.of_many(problems, "the settings")
+        self._sources = sources
 
     @classmethod
     def defaults(cls) -> Self:
@@ -155,7 +115,22 @@ class BackgroundJobsSettings(BaseSettings):
 
     def job(self, key: str) -> JobSettings | None:
         """What the settings say of the job with this key, in whatever spelling; ``None`` for nothing."""
-        return self.jobs.get(fold(key))
+        return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
+
+    def place(self, *way: str) -> str | None:
+        """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.
+
+        Args:
+            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling.
+        """
+        wanted = _folded(way)
+        return next((place for known, place in self._sources.places.items() if _folded(known) == wanted), None)
+
+    def configuration(self) -> dict[str, Any]:
+        """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
+        options = {"jobstores": self.jobstores, "executors": self.executors}
+        defaults = self.job_defaults.model_dump(exclude_unset=True)
+        return deepcopy({**{name: value for name, value in options.items() if value}, "job_defaults": defaults})
 
     @classmethod
     def settings_customise_sources(
@@ -166,27 +141,23 @@ class BackgroundJobsSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (
-            _Folded(init_settings, "arguments", spells=True),
-            _Folded(env_settings, "environment", spells=False),
-            _Folded(_File(settings_cls), "settings file", spells=True),
-        )
+        return (init_settings,)  # the sources were read and merged by then
 
 
-def _unknown_variables(known: Mapping[str, object]) -> list[str]:
-    """Variables with our prefix that name no setting; pydantic-settings passes them over."""
-    problems = []
-    for variable in os.environ:
-        if variable.upper().startswith(PREFIX):
-            name = variable[len(PREFIX) :].split("__", 1)[0].lower()
-            if name not in known:
-                problems.append(f"{variable}: there is no such setting{did_you_mean(name, known)}")
-    return problems
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    *_, last = location = [str(part) for part in error["loc"]] or ["settings"]
+def _problem(error: Mapping[str, Any], sources: Sources) -> str:
+    way = tuple(str(part) for part in error["loc"] if part != "[key]")
+    where = sources.place(way) or "settings"
     if error["type"] == "extra_forbidden":
-        known = JobSettings.model_fields if len(location) > 1 else BackgroundJobsSettings.model_fields
-        return f"{'.'.join(location)}: there is no such setting{did_you_mean(last, known)}"
-    return f"{'.'.join(location)}: {error.get('ctx', {}).get('error') or error['msg']}"
+        return f"{where}: there is no such setting{did_you_mean(way[-1], _known(way))}"
+    return f"{where}: {error.get('ctx', {}).get('error') or error['msg']}"
+
+
+def _known(way: Way) -> Collection[str]:
+    """The settings that there are where `way` leads."""
+    if way[0] == "jobs":
+        return JobSettings.model_fields.keys() - {"trigger", "key"}
+    return (JobDefaults if way[0] == "job_defaults" else BackgroundJobsSettings).model_fields
+
+
+def _folded(way: Way) -> Way:
+    return tuple(fold(name) for name in way)
