@@ -1,7 +1,8 @@
 """A thousand jobs for a minute, with failures, slow runs, time-outs, pauses, removals and runs by hand.
 
 Every occurrence of a list that is made here, second by second and without bgjobs, must be found again in
-``jobs.status()``: as a run with an outcome, or with a reason for not running. Afterwards no run, task, thread or open scope may be left.
+``jobs.status()``: as a run with an outcome, or with a reason for not running. Afterwards no run, task, thread or open
+scope may be left.
 
     python benchmarks/soak.py [--kind asyncio|background] [--jobs 1000] [--seconds 60] [--seed 1]
 
@@ -119,10 +120,13 @@ class Soak:
     def row(self, key: str) -> Any:
         return next(row for row in self.jobs.status() if row.key == key)
 
+    def end(self) -> None:
+        """Take the account of the pauses, before the close."""
+        for key in self.paused:
+            self.jobs.resume(key)
+
     def verdict(self) -> list[str]:
         """What is missing or too much, by key."""
-        for key in self.paused:
-            self.jobs.resume(key)  # takes the account of the pause
         for row in self.jobs.status():
             self.counted[row.key] += counted(row)
         return [
@@ -149,6 +153,7 @@ async def asyncio_soak(arguments: argparse.Namespace) -> tuple[Soak, list[str], 
         for _ in range(arguments.seconds):
             await asyncio.sleep(until_half())
             soak.second(int(time.time()))
+        soak.end()
     spent = time.process_time() - begin
     await asyncio.sleep(0)
     left = [f"task {task}" for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -163,6 +168,7 @@ def background_soak(arguments: argparse.Namespace) -> tuple[Soak, list[str], flo
         for _ in range(arguments.seconds):
             time.sleep(until_half())
             soak.second(int(time.time()))
+        soak.end()
     return soak, [], time.process_time() - begin
 
 

@@ -404,7 +404,7 @@ class TestPausing:
             jobs.resume("k")
             seen.wait()
 
-    def test_it_takes_one_shots_along(self) -> None:
+    def test_it_takes_one_shots_along(self, records: Any) -> None:
         """An extra run that waits for its executor is gone with the pause; others' entries stay."""
         scheduler = BackgroundScheduler(timezone="UTC")
         scheduler.start(paused=True)
@@ -419,7 +419,10 @@ class TestPausing:
             "bgjobs:other:startup",
             "theirs",
         }
+        assert row(jobs, "k").not_run["paused"] == 2
+        assert "was skipped: the job was paused first" in records.texts("WARNING")[0]
         jobs.close()
+        assert row(jobs, "other").not_run["closing"] == 1
         scheduler.shutdown()
 
     def test_jobs_that_somebody_took_off_are_no_error(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from ._errors import DuplicateJobError
 from ._run import SCHEDULED, STARTUP, RegisteredJob
 from ._scheduler import NoSuchEntry, SchedulerBridge
-from ._status import Schedule
+from ._status import CLOSING, PAUSED, Schedule
 from ._tick import fire, fire_async, job_id
 
 #: The keys of all facades on each scheduler, so that no facade takes another one's place in a job store.
@@ -19,10 +19,19 @@ _taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 class Entries:
-    """The entries of one facade in its scheduler's job stores."""
+    """The entries of one facade in its scheduler's job stores.
 
-    def __init__(self, bridge: SchedulerBridge, application: str) -> None:
+    Args:
+        bridge: The scheduler.
+        application: The name of the facade in `_tick.applications`.
+        dropped: Told of each one-shot that is taken off before it ran: its key, its moment, how that is counted, and why.
+    """
+
+    def __init__(
+        self, bridge: SchedulerBridge, application: str, dropped: Callable[[str, datetime, str, str], None]
+    ) -> None:
         self._bridge = bridge
+        self._dropped = dropped
         self._scheduler = bridge.scheduler
         self._application = application
         self._taken = _taken.setdefault(self._scheduler, set())
@@ -102,7 +111,7 @@ class Entries:
 
     def pause(self, key: str) -> None:
         """Pause the schedule of a job, and take off its one-shots that have not run yet."""
-        self._remove_one_shots(key)
+        self._remove_one_shots(key, PAUSED, "the job was paused first")
         with suppress(NoSuchEntry):  # finished, or taken off by somebody else
             self._scheduler.pause_job(job_id(key, SCHEDULED))
 
@@ -113,7 +122,7 @@ class Entries:
 
     def remove(self, key: str) -> None:
         """Take a job off, with its one-shots."""
-        self._remove_one_shots(key)
+        self._remove_one_shots(key, PAUSED, "the job was removed first")
         with suppress(NoSuchEntry):
             self._scheduler.remove_job(job_id(key, SCHEDULED))
         self._forget(key)
@@ -123,8 +132,7 @@ class Entries:
         in_memory = self._bridge.stores_in_memory() if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
             for entry in self._entries(alias):
-                with suppress(NoSuchEntry):
-                    self._scheduler.remove_job(entry.id, alias)
+                self._remove(entry, alias, CLOSING, "the jobs are being closed")
         for key in list(self._ours):
             self._forget(key)
 
@@ -132,11 +140,17 @@ class Entries:
         self._ours.discard(key)
         self._taken.discard(key)
 
-    def _remove_one_shots(self, key: str) -> None:
+    def _remove_one_shots(self, key: str, counted: str, reason: str) -> None:
         for entry in self._entries():
             if entry.args[1] == key and entry.args[2] != SCHEDULED:
-                with suppress(NoSuchEntry):
-                    self._scheduler.remove_job(entry.id)
+                self._remove(entry, None, counted, reason)
+
+    def _remove(self, entry: Any, jobstore: str | None, counted: str, reason: str) -> None:
+        """Take an entry off; nothing where it has begun to run in the meantime."""
+        with suppress(NoSuchEntry):
+            self._scheduler.remove_job(entry.id, jobstore)
+            if entry.args[2] != SCHEDULED:
+                self._dropped(entry.args[1], entry.trigger.run_date, counted, reason)
 
     def _entries(self, jobstore: str | None = None) -> Iterator[Any]:
         for entry in self._scheduler.get_jobs(jobstore):

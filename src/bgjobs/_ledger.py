@@ -176,6 +176,13 @@ class Ledger:
                 self._tick(job, scheduled_at)
                 self._overlap(job, SCHEDULED, scheduled_at)
 
+    def dropped(self, key: str, scheduled_at: datetime, counted: str, reason: str) -> None:
+        """A one-shot was taken off before it ran: by a pause, a removal, or the close."""
+        job = self.jobs.get(key)
+        if job is not None:
+            with job.lock:
+                self._refuse(job, counted, reason, scheduled_at)
+
     def _tick(self, job: RegisteredJob, scheduled_at: datetime) -> int:
         """Take note of a fire time, and count those that were left out before it."""
         coalesced = job.schedule.tick(scheduled_at) if job.schedule else 0
