@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ._errors import ConfigurationError, did_you_mean
 from ._options import BackgroundJobOptions, Zone
-from ._sources import PREFIX, Sources, Way, fold, read
+from ._sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, fold, read
+
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_REFERENCE = re.compile(f"{_NAME}:{_NAME}")
+
+
+def _reference(text: str) -> str:
+    if not _REFERENCE.fullmatch(text):
+        raise ConfigurationError(f"{text!r} is not of the form 'package.module:Name'")
+    return text
+
+
+#: A class, function or object by its place: ``"package.module:Name"``.
+Reference = Annotated[str, AfterValidator(_reference)]
 
 
 class JobSettings(BackgroundJobOptions):
     """One job's table in the settings: every option of the job, and where to find it."""
 
-    job: str | None = None
-    """``"package.module:Name"`` of the class or function; ``None`` where the job is registered in code."""
+    job: Reference | None = None
+    """The class or function, as ``"package.module:Name"``; ``None`` where the job is registered in code."""
 
-    @field_validator("trigger")
+    @field_validator("trigger", "key")
     @classmethod
-    def _trigger_is_for_code(cls, value: object) -> None:
+    def _is_for_code(cls, value: object, info: ValidationInfo) -> None:
         if value is not None:
-            raise ConfigurationError("a trigger object can be given in code only; use cron", "trigger")
+            instead = "use cron" if info.field_name == "trigger" else "the name of the table is the key"
+            raise ConfigurationError(f"can be given in code only; {instead}")
 
     def overrides(self) -> dict[str, Any]:
         """The options that were set, by name."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"job", "key"}}
+        return {name: getattr(self, name) for name in self.model_fields_set - {"job", "key", "trigger"}}
 
 
 class JobDefaults(BaseModel):
@@ -68,11 +92,14 @@ class BackgroundJobsSettings(BaseSettings):
     )
 
     config_file: Path | None = None
-    """The settings file (``.toml``, ``.yaml``, ``.json``); ``None`` for none. Not for the file itself."""
-    env_file: Path | None = Path(".env")
-    """The file of variables, of which those with our prefix are read; ``None`` for none. Not for the file itself."""
+    """The settings file (``.toml``, ``.yaml``, ``.yml`` or ``.json``); ``None`` for none. Not for a file itself."""
+    env_file: Path | None = DEFAULT_ENV_FILE
+    """A file of variables, of which those with our prefix are read; ``None`` for none. Not for a file itself."""
     secrets_dir: Path | None = None
-    """The directory with one value a file, as containers mount secrets; ``None`` for none. Not for the file itself."""
+    """A directory with one value a file, each named as its variable; ``None`` for none. Not for a settings file."""
+    app: Reference | None = None
+    """For the command line: the `BackgroundJobs` of the code, or a function that returns them, as
+    ``"package.module:name"``; ``None`` where the settings name all jobs."""
     application: Annotated[str, Field(min_length=1)] = "bgjobs"
     """The name under which a persistent job store keeps these jobs."""
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
@@ -145,18 +172,35 @@ class BackgroundJobsSettings(BaseSettings):
 
 
 def _problem(error: Mapping[str, Any], sources: Sources) -> str:
-    way = tuple(str(part) for part in error["loc"] if part != "[key]")
-    where = sources.place(way) or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting{did_you_mean(way[-1], _known(way))}"
-    return f"{where}: {error.get('ctx', {}).get('error') or error['msg']}"
+    """A mistake that pydantic found, with its place and what would be right."""
+    way = _way(error["loc"], sources.data)
+    place = sources.place(way) if way else "the settings"
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return f"{place}: there is no such setting{did_you_mean(way[-1], _known(way))}"
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"{place}: a table is needed; in a variable as JSON, or with a variable for each name in it"
+    if kind == "string_type":
+        return f"{place}: a text is needed, in quotes"
+    text = str(error.get("ctx", {}).get("error") or error["msg"])
+    return f"{place}: {text.removeprefix(f'{way[-1]}: ') if way else text}"
+
+
+def _way(location: tuple[int | str, ...], data: Any) -> Way:
+    """The part of pydantic's location that leads through the data; it goes on with words of its own."""
+    way: Way = ()
+    for part in map(str, location):
+        if not (isinstance(data, Mapping) and part in data):
+            break
+        way, data = (*way, part), data[part]
+    return way
 
 
 def _known(way: Way) -> Collection[str]:
     """The settings that there are where `way` leads."""
-    if way[0] == "jobs":
+    if way[0] == "jobs" and len(way) == 3:
         return JobSettings.model_fields.keys() - {"trigger", "key"}
-    return (JobDefaults if way[0] == "job_defaults" else BackgroundJobsSettings).model_fields
+    return (JobDefaults if way[0] == "job_defaults" and len(way) == 2 else BackgroundJobsSettings).model_fields
 
 
 def _folded(way: Way) -> Way:
