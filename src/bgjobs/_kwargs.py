@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, did_you_mean
 from ._job import Target
 from ._sources import fold
 
@@ -31,14 +31,22 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
     found, problems = {}, []
     for given, value in kwargs.items():
         name = given if given in target.parameters else names.get(fold(given), given)
-        annotation = target.parameters[name].annotation if name in target.parameters else inspect.Parameter.empty
         try:
-            found[name] = _convert(value, annotation, target.globals)
+            found[name] = _convert(value, _annotation(target, name), target.globals)
         except ConfigurationError as exc:
             problems.append(f"{place(given)}: {exc}")
     if problems:
         raise ConfigurationError.of_many(problems, "the arguments of the action")
     return found
+
+
+def _annotation(target: Target, name: str) -> Any:
+    parameters = target.parameters
+    if name in parameters:
+        return parameters[name].annotation
+    if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise ConfigurationError(f"the action has no parameter {name!r}{did_you_mean(name, parameters)}")
+    return inspect.Parameter.empty
 
 
 def _convert(value: Any, annotation: Any, names: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._errors import ConfigurationError, did_you_mean
 from ._options import BackgroundJobOptions, Zone
@@ -128,7 +128,8 @@ class BackgroundJobsSettings(BaseSettings):
         sources = read(type(self), values)
         problems = list(sources.problems)
         try:
-            super().__init__(**sources.data)
+            # Past BaseSettings, whose part is done: with PYDANTIC_SETTINGS_DEBUG it would log all values.
+            BaseModel.__init__(self, **sources.data)
         except ValidationError as exc:
             problems += [_problem(error, sources) for error in exc.errors(include_url=False, include_input=False)]
         if problems:  # outside the handler: the error of pydantic holds the values
@@ -158,17 +159,6 @@ class BackgroundJobsSettings(BaseSettings):
         options = {"jobstores": self.jobstores, "executors": self.executors}
         defaults = self.job_defaults.model_dump(exclude_unset=True)
         return deepcopy({**{name: value for name, value in options.items() if value}, "job_defaults": defaults})
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # the sources were read and merged by then
 
 
 def _problem(error: Mapping[str, Any], sources: Sources) -> str:

@@ -172,12 +172,14 @@ def _environment(settings_cls: type[BaseSettings], _: object, problems: list[str
 def _env_file(settings_cls: type[BaseSettings], named: Any, problems: list[str]) -> Layer:
     path = Path(named or "").expanduser()
     text = read_text(path) if named is not None else ""
+    bindings = list(parse_stream(io.StringIO(text)))
     problems += [
-        f"{path}: line {found.original.line} is not of the form NAME=value"
-        for found in parse_stream(io.StringIO(text))
-        if PREFIX in found.original.string and (found.error or found.value is None)
+        f"{path}: line {binding.original.line} is not of the form NAME=value"
+        for binding in bindings
+        if PREFIX in binding.original.string and (binding.error or binding.value is None)
     ]
-    lines = dotenv_values(stream=io.StringIO(text))
+    readable = "".join(binding.original.string for binding in bindings if not binding.error)
+    lines = dotenv_values(stream=io.StringIO(readable))
     variables = {name: value for name, value in lines.items() if value and name.upper().startswith(PREFIX)}
     return _layer(settings_cls, variables, problems, lambda name: f"{path}: {name}")
 
