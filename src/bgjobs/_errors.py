@@ -17,7 +17,7 @@ attributes; the message names what is wrong, where, and what would be right.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class BgjobsError(Exception):
@@ -111,3 +111,12 @@ def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str:
     """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
     near = difflib.get_close_matches(name.casefold(), [*known], 1, least)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def raise_all(errors: Sequence[BgjobsError], what: str) -> None:
+    """Raise one error as it is, several as one that names the mistakes in `what`; nothing for none."""
+    if len(errors) > 1:
+        problems = (problem for error in errors for problem in getattr(error, "problems", (str(error),)))
+        raise ConfigurationError.of_many(problems, what)
+    for error in errors:
+        raise error

@@ -11,7 +11,7 @@ from datetime import UTC, tzinfo
 
 from . import _log
 from ._entries import Entries
-from ._errors import ConfigurationError, LifecycleError, did_you_mean
+from ._errors import BgjobsError, ConfigurationError, LifecycleError, did_you_mean, raise_all
 from ._ledger import Ledger
 from ._loop import LoopThread
 from ._run import RegisteredJob
@@ -150,7 +150,7 @@ class Lifecycle:
             warming.callback(self._lock.release)
             if self._bridge is not None:
                 raise LifecycleError("these jobs are warm already; warm_up() is called once, and again after a close")
-            bridge = self.given or SchedulerBridge.make(self.kind(), self.timezone, self._settings.configuration())
+            bridge = self.given or self._made()
             bridge.prepare()
             self._check_all(bridge)
             self._engage(bridge)
@@ -222,18 +222,30 @@ class Lifecycle:
         self._bridge = None
         self.stopped.set()
 
+    def check(self) -> None:
+        """Raise what `warm_up` would find wrong before it starts anything."""
+        self._check_all(self.given or self._made(otherwise=ASYNCIO))
+
+    def _made(self, otherwise: str | None = None) -> SchedulerBridge:
+        return SchedulerBridge.make(self.kind(otherwise), self.timezone, self._settings.configuration())
+
     def _check_all(self, bridge: SchedulerBridge) -> None:
+        mistakes: list[BgjobsError] = []
         for job in self.ledger.jobs.values():
-            if job.schedule is not None:
-                self._check(job, bridge)
+            try:
+                if job.schedule is not None:
+                    self._check(job, bridge)
+            except BgjobsError as exc:
+                mistakes.append(exc)
         known = {fold(key): key for key in self.ledger.jobs}
         for key in self._settings.jobs:
             if fold(key) not in known:
-                raise ConfigurationError(
-                    f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, known.values())}; "
-                    "register it in code, or say where it is: job = 'package.module:Name'",
-                    "jobs",
+                told = (
+                    f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, known.values())}"
                 )
+                told += "; register it in code, or say where it is: job = 'package.module:Name'"
+                mistakes.append(ConfigurationError(told, "jobs"))
+        raise_all(mistakes, "the jobs")
 
     def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
         bridge.check(job)

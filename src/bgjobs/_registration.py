@@ -9,7 +9,7 @@ from datetime import tzinfo
 from typing import Any
 
 from ._cron import CronExpression
-from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean
+from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
 from ._job import ExceptionHandler, Job, Target
 from ._kwargs import converted
 from ._options import BackgroundJobOptions, build
@@ -32,15 +32,14 @@ def register_settings(settings: BackgroundJobsSettings, add: Callable[..., objec
     errors: list[BgjobsError] = []
     for key, entry in settings.jobs.items():
         if entry.job is not None:
+            place = settings.place("jobs", key, "job") or f"job {key!r}"
             try:
-                add(_load_job(settings, key, entry.job), key=key)
+                add(load(entry.job, place), key=key)
+            except InvalidJobError as exc:
+                errors.append(InvalidJobError(f"{place}: {exc}", key))
             except BgjobsError as exc:
                 errors.append(exc)
-    if len(errors) > 1:
-        problems = (p for exc in errors for p in getattr(exc, "problems", [str(exc)]))
-        raise ConfigurationError.of_many(problems, "the jobs of the settings")
-    if errors:
-        raise errors[0]
+    raise_all(errors, "the jobs of the settings")
 
 
 def registered(
@@ -108,11 +107,6 @@ def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Sc
 
 
 # -- references ------------------------------------------------------------------------------------------------------
-
-
-def _load_job(settings: BackgroundJobsSettings, key: str, reference: str) -> Job:
-    found: Job = load(reference, settings.place("jobs", key, "job") or f"job {key!r}")
-    return found
 
 
 def load(reference: str, place: str) -> Any:

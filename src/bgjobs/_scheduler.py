@@ -99,16 +99,7 @@ class SchedulerBridge:
 
     @classmethod
     def make(cls, kind: str, timezone: tzinfo, configuration: Mapping[str, Any] | None = None) -> SchedulerBridge:
-        """A new scheduler of that kind.
-
-        Args:
-            kind: The kind.
-            timezone: Its time zone.
-            configuration: What its ``configure`` takes besides: ``jobstores``, ``executors``, ``job_defaults``.
-
-        Raises:
-            ConfigurationError: APScheduler cannot make what the configuration asks for.
-        """
+        """A new scheduler of that kind, or a `ConfigurationError`; `configuration` is what ``configure`` takes, too."""
         try:
             return cls(STEADY[kind](timezone=timezone, **(configuration or {})))
         except Exception as exc:  # noqa: BLE001 - whatever an executor or a job store of somebody else's raises
