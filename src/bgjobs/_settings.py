@@ -122,9 +122,6 @@ class BackgroundJobsSettings(BaseSettings):
     _sources: Sources = PrivateAttr(default_factory=Sources)
 
     def __init__(self, **values: Any) -> None:
-        for name in ("env_file", "secrets_dir"):  # as pydantic-settings spells them
-            if f"_{name}" in values:
-                values[name] = values.pop(f"_{name}")
         sources = read(type(self), values)
         problems = list(sources.problems)
         try:

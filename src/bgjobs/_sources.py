@@ -9,6 +9,7 @@ separators, in whatever source they stand: the environment cannot say ``morning-
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from ._files import read_file, read_text
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)|true|false")
 
 #: The way to a value: ``("jobs", "data-sync", "cron")``.
 Way = tuple[str, ...]
@@ -148,7 +151,18 @@ def _layer(
         begins = (names[name] for name in names if name.startswith(ways[0]))
         return where(next(holds, None) or next(begins))
 
-    return Layer(_Variables(settings_cls, variables)(), place, spells=False)
+    data = _Variables(settings_cls, variables)()
+    for table in ("jobstores", "executors"):
+        if table in data:
+            data[table] = _numbers(data[table])
+    return Layer(data, place, spells=False)
+
+
+def _numbers(value: Any) -> Any:
+    """Whole numbers and truth values of text, for what no annotation tells the type of: APScheduler's own options."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(inner) for name, inner in value.items()}
+    return json.loads(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _environment(settings_cls: type[BaseSettings], _: object, problems: list[str]) -> Layer:
