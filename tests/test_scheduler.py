@@ -21,6 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, Skipped, current_run
 from bgjobs._tick import applications, fire, fire_async
@@ -30,6 +31,11 @@ NIGHTLY = "0 0 3 * * *"
 
 
 def nothing() -> None: ...
+
+
+def stored(url: str) -> SQLAlchemyJobStore:
+    """A persistent job store that keeps no connection open."""
+    return SQLAlchemyJobStore(url=url, engine_options={"poolclass": NullPool})
 
 
 def now() -> DateTrigger:
@@ -122,7 +128,7 @@ class TestWhatIsStored:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
         def facade() -> BackgroundJobs:
-            scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+            scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": stored(url)})
             return cold(scheduler).add_background_job(
                 lambda: seen(), key="k", cron=NIGHTLY, jobstore="db", run_immediately=True
             )
@@ -139,7 +145,7 @@ class TestWhatIsStored:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
         def facade(cron: str = NIGHTLY) -> tuple[Any, BackgroundJobs]:
-            scheduler = made(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+            scheduler = made(timezone="UTC", jobstores={"db": stored(url)})
             jobs = cold(scheduler).add_background_job(
                 lambda: seen(current_run().scheduled_at), key="due", cron=NIGHTLY, jobstore="db"
             )
@@ -151,7 +157,7 @@ class TestWhatIsStored:
             until(lambda: len(scheduler.get_jobs()) == 2)
             jobs.pause("paused")
         due = datetime(2026, 1, 1, 3, tzinfo=UTC)
-        store = SQLAlchemyJobStore(url=url)
+        store = stored(url)
         store.start(scheduler, "db")
         row = store.lookup_job("bgjobs:due")
         row._modify(next_run_time=due)
@@ -176,14 +182,14 @@ class TestWhatIsStored:
             cancellation_token.wait(LIMIT)
             until(lambda: datetime.now(UTC) > due)
 
-        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": stored(url)})
         jobs = cold(scheduler).add_background_job(slow, trigger=now())
         jobs.add_background_job(nothing, key="due", cron=NIGHTLY, jobstore="db")
         with jobs:
             assert started.wait(LIMIT)
             due = datetime.now(UTC) + timedelta(seconds=0.3)
             scheduler.modify_job("bgjobs:due", next_run_time=due)
-        store = SQLAlchemyJobStore(url=url)
+        store = stored(url)
         store.start(scheduler, "db")
         assert abs(store.lookup_job("bgjobs:due").next_run_time - due) < timedelta(milliseconds=1)
         store.shutdown()
@@ -193,7 +199,7 @@ class TestWhatIsStored:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
         states = []
         for pause in (True, False):
-            scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url=url)})
+            scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": stored(url)})
             scheduler.add_job(nothing, "cron", hour=3, id="k", replace_existing=True)
             scheduler.start()
             if pause:
@@ -211,7 +217,9 @@ class TestWhatIsStored:
                 raise OSError("store is down")
 
         for made in (BackgroundScheduler, BlockingScheduler):
-            scheduler = made(timezone="UTC", jobstores={"db": Refusing(url="sqlite:///:memory:")})
+            scheduler = made(
+                timezone="UTC", jobstores={"db": Refusing(url="sqlite://", engine_options={"poolclass": NullPool})}
+            )
             jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, jobstore="db")
             with pytest.raises(OSError, match="store is down"):
                 jobs.warm_up()
@@ -222,7 +230,7 @@ class TestWhatIsStored:
         """Closing takes off what is in memory only; a row that ticks later is skipped with a reason."""
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
         values = Waiter()
-        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": SQLAlchemyJobStore(url=url)})
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"db": stored(url)})
         scheduler.add_listener(lambda event: values(event.retval), EVENT_JOB_EXECUTED)
         scheduler.start()
         jobs = cold(scheduler).add_background_job(nothing, key="stored", cron=NIGHTLY, jobstore="db")

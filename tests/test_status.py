@@ -17,6 +17,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, CancellationToken, Health, JobStatus, LifecycleError, UnknownJobError, current_run
 from bgjobs._status import MANY
@@ -176,7 +177,9 @@ class TestStatus:
     def test_a_persistent_store_changes_nothing_in_it(self, tmp_path: Path) -> None:
         """Where the scheduler keeps no object of ours, the next run time comes from the trigger."""
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
-        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url=url)})
+        scheduler = BackgroundScheduler(
+            timezone="UTC", jobstores={"default": SQLAlchemyJobStore(url=url, engine_options={"poolclass": NullPool})}
+        )
         with cold(scheduler).add_background_job(nothing, cron=NIGHTLY) as jobs:
             assert row(jobs, "nothing").next_run_time == scheduler.get_job("bgjobs:nothing").next_run_time
 

@@ -24,7 +24,7 @@ class Entries:
     Args:
         bridge: The scheduler.
         application: The name of the facade in `_tick.applications`.
-        dropped: Told of each one-shot that is taken off before it ran: its key, its moment, how that is counted, and why.
+        dropped: Told of each one-shot that is taken off before it ran: key, moment, how that is counted, why.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Entries:
             if job.options.run_immediately:
                 self.run_once(job, STARTUP)
         except BaseException:
-            self.remove(job.key)
+            with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to tell
+                self.remove(job.key)
+            self._forget(job.key)
             raise
 
     def _add(self, job: RegisteredJob) -> None:

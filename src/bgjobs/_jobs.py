@@ -71,8 +71,6 @@ class BackgroundJobs:
         """Whether the jobs are warmed up and not closed."""
         return self._lifecycle.is_warm
 
-    # -- registering ---------------------------------------------------------------------------------------------
-
     def add_background_job(
         self,
         job: Job,
@@ -139,8 +137,6 @@ class BackgroundJobs:
 
         return register
 
-    # -- warming up ----------------------------------------------------------------------------------------------
-
     def warm_up(self) -> Self:
         """Schedule the jobs, start the scheduler if it is not running, and make the immediate runs.
 
@@ -183,8 +179,6 @@ class BackgroundJobs:
             await in_daemon_thread(self._lifecycle.stopped.wait)
         if self._lifecycle.ledger.abandoned:  # a fresh executor has no hung thread that the end of the loop would await
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-
-    # -- one job -------------------------------------------------------------------------------------------------
 
     def run_now(self, key: str) -> str:
         """Make one extra run as soon as its executor can, also of a paused job or one that is switched off.
@@ -234,8 +228,6 @@ class BackgroundJobs:
         Cheap enough for a readiness probe, and never waits for the scheduler, which may be stuck in a job store.
         """
         return self._lifecycle.health()
-
-    # -- closing -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let no new run begin, ask the running ones to end, wait for them, and stop the scheduler if it is ours.

@@ -126,11 +126,8 @@ class SchedulerBridge:
         if self.kind != ASYNCIO:
             return
         loop = self.scheduler._eventloop  # noqa: SLF001 - not public
-        if loop is not None and not loop.is_closed():
-            self.loop = loop
-            return
         try:
-            self.loop = asyncio.get_running_loop()
+            self.loop = asyncio.get_running_loop() if loop is None or loop.is_closed() else loop
         except RuntimeError:
             raise LifecycleError(
                 "an asyncio scheduler starts in a running event loop, and none is running here: call warm_up() in a "
@@ -144,10 +141,7 @@ class SchedulerBridge:
         options = job.options
         executors = {"default": None, **self.scheduler._executors}  # noqa: SLF001 - no public list
         stores = {"default", *self.scheduler._jobstores}  # noqa: SLF001
-        for name, alias, known in (
-            ("executor", options.executor, executors),
-            ("jobstore", options.jobstore, stores),
-        ):
+        for name, alias, known in (("executor", options.executor, executors), ("jobstore", options.jobstore, stores)):
             if alias not in known:
                 raise ConfigurationError(
                     f"job {job.key!r}: the scheduler has no {name} {alias!r}, only "
@@ -228,34 +222,31 @@ class SchedulerBridge:
 
     def start(self, started: Callable[[], object]) -> None:
         """Start the scheduler, unless its owner did, and call `started`. A blocking one blocks after that."""
-        errors: list[BaseException] = []
-
-        def now_started(_: object = None) -> None:
-            self.scheduler.remove_listener(now_started)
+        if self.running:
+            started()
+            return
+        self._renew_pools()
+        if self.kind != BLOCKING:
+            self.scheduler.start()
             self.started_here = True
             started()
+            return
+        errors: list[BaseException] = []
 
-        def now_started_in_event(event: object) -> None:
-            self.scheduler.remove_listener(now_started_in_event)
+        def in_event(_: object) -> None:
+            self.scheduler.remove_listener(in_event)
+            self.started_here = True
             try:
-                now_started()
+                started()
             except BaseException as exc:  # noqa: BLE001 - an event swallows it; it is raised when the start returns
                 errors.append(exc)
                 self.scheduler.shutdown(wait=False)
 
-        if self.running:
-            started()
-            return
-        vars(self.scheduler).pop("_process_jobs", None)  # see stop()
-        self._renew_pools()
-        if self.kind == BLOCKING:
-            self.scheduler.add_listener(now_started_in_event, EVENT_SCHEDULER_STARTED)
-            self.scheduler.start()
-            for error in errors:
-                raise error
-        else:
-            self.scheduler.start()
-            now_started()
+        self.scheduler.add_listener(in_event, EVENT_SCHEDULER_STARTED)
+        self.scheduler.start()
+        self._process_again()
+        for error in errors:
+            raise error
 
     def _renew_pools(self) -> None:
         """Replace thread pools that an earlier shutdown closed; APScheduler would submit to them all the same."""
@@ -265,17 +256,10 @@ class SchedulerBridge:
                 self.scheduler.add_executor(ThreadPoolExecutor(executor._pool._max_workers), alias)  # noqa: SLF001
 
     def pause(self) -> None:
-        """Let no new run begin on the scheduler that was started here."""
+        """Let no new run begin on the scheduler that was started here; return when no pass is going on."""
         if self.running:
             self.scheduler.pause()
-            self._await_pass()
-
-    def _await_pass(self) -> None:
-        """Return when no pass over the due jobs is going on.
-
-        It holds the lock that any look at the jobs needs. The store that is asked for does not exist: nothing is read.
-        """
-        self.scheduler.get_jobs(jobstore="bgjobs: none")
+            self.scheduler.get_jobs(jobstore="bgjobs: none")  # takes the lock that a pass holds, and reads no store
 
     def stop(self) -> None:
         """Shut the scheduler down, without waiting, if it was started here.
@@ -290,11 +274,17 @@ class SchedulerBridge:
             # came due meanwhile would be lost to a persistent store, and a one-shot in memory would end the thread.
             self.scheduler._process_jobs = lambda: None  # noqa: SLF001
             self.scheduler.shutdown(wait=False)
+            if self.kind == BACKGROUND:  # its thread has ended; a blocking one is still on its way out
+                self._process_again()
         elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
             down = threading.Event()
-            self.scheduler.add_listener(lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
+            self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
             self.scheduler.shutdown(wait=False)
             down.wait(SHUTDOWN_TIMEOUT)
+            self.scheduler.remove_listener(shut)
         else:  # the loop ended first: nobody is left to do it there
             with suppress(RuntimeError):  # nor to be told that something was cancelled
                 BaseScheduler.shutdown(self.scheduler, wait=False)
+
+    def _process_again(self) -> None:
+        vars(self.scheduler).pop("_process_jobs", None)
