@@ -82,7 +82,7 @@ class TestSources:
 
     def test_null_in_a_variable(self, env: Any) -> None:
         """The word null says None, against a value of the code."""
-        env(JOBS__A__TIMEOUT="null")
+        env(JOBS__A__TIMEOUT="null", JOBS__A__TRIGGER="null")
         assert BackgroundJobsSettings().jobs["a"].overrides() == {"timeout": None}
 
     def test_a_table_in_a_variable(self, env: Any) -> None:
@@ -491,4 +491,4 @@ class TestSecrets:
 def test_settings_do_not_change() -> None:
     """They are read once."""
     with pytest.raises(ValueError, match="frozen"):
-        BackgroundJobsSettings().log_runs = True  # type: ignore[misc]
+        BackgroundJobsSettings().log_runs = True

@@ -15,7 +15,7 @@ from ._kwargs import converted
 from ._options import BackgroundJobOptions, build
 from ._run import RegisteredJob
 from ._scheduler import is_trigger
-from ._settings import BackgroundJobsSettings, JobSettings
+from ._settings import BackgroundJobsSettings
 from ._status import Schedule
 
 
@@ -75,15 +75,12 @@ def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSett
         values.pop("trigger", None)  # a schedule of the settings takes the place of that in code, of either kind
     merged = {**defaults, **values, **overrides}
     if "kwargs" in overrides:
-        given = converted(target, overrides["kwargs"], lambda name: _place(settings, entry, values["key"], name))
-        merged["kwargs"] = {**values.get("kwargs", {}), **given}
+
+        def place(name: str) -> str:
+            return settings.place("jobs", values["key"], "kwargs", name) or f"job {values['key']!r}: kwargs: {name}"
+
+        merged["kwargs"] = {**values.get("kwargs", {}), **converted(target, overrides["kwargs"], place)}
     return merged
-
-
-def _place(settings: BackgroundJobsSettings, entry: JobSettings | None, key: str, name: str) -> str:
-    """Where one of the kwargs was said."""
-    known = next((known for known, table in settings.jobs.items() if table is entry), key)
-    return settings.place("jobs", known, "kwargs", name) or f"job {key!r}: kwargs: {name}"
 
 
 def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:

@@ -140,6 +140,8 @@ class BackgroundJobsSettings(BaseSettings):
 
     def job(self, key: str) -> JobSettings | None:
         """What the settings say of the job with this key, in whatever spelling; ``None`` for nothing."""
+        if key in self.jobs:
+            return self.jobs[key]
         return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
 
     def place(self, *way: str) -> str | None:
@@ -148,8 +150,10 @@ class BackgroundJobsSettings(BaseSettings):
         Args:
             way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling.
         """
-        wanted = _folded(way)
-        return next((place for known, place in self._sources.places.items() if _folded(known) == wanted), None)
+        places, wanted = self._sources.places, _folded(way)
+        if way in places:
+            return places[way]
+        return next((place for known, place in places.items() if _folded(known) == wanted), None)
 
     def configuration(self) -> dict[str, Any]:
         """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
@@ -161,7 +165,7 @@ class BackgroundJobsSettings(BaseSettings):
 def _problem(error: Mapping[str, Any], sources: Sources) -> str:
     """A mistake that pydantic found, with its place and what would be right."""
     way = _way(error["loc"], sources.data)
-    place = sources.place(way) if way else "the settings"
+    place = sources.place(way)
     kind = error["type"]
     if kind == "extra_forbidden":
         return f"{place}: there is no such setting{did_you_mean(way[-1], _known(way))}"
@@ -170,7 +174,7 @@ def _problem(error: Mapping[str, Any], sources: Sources) -> str:
     if kind == "string_type":
         return f"{place}: a text is needed, in quotes"
     text = str(error.get("ctx", {}).get("error") or error["msg"])
-    return f"{place}: {text.removeprefix(f'{way[-1]}: ') if way else text}"
+    return f"{place}: {text.removeprefix(''.join(f'{name}: ' for name in way[-1:]))}"
 
 
 def _way(location: tuple[int | str, ...], data: Any) -> Way:

@@ -78,12 +78,10 @@ class Sources:
     problems: list[str] = field(default_factory=list)
 
     def place(self, way: Way) -> str:
-        """The place of a value, or of the first in a table; the way itself where nobody has said it."""
-        for end in range(len(way), 0, -1):
-            for known, place in self.places.items():
-                if known[:end] == way[:end]:
-                    return place
-        return ".".join(way)
+        """The place of a value, or of the first in a table."""
+        ends = range(len(way), 0, -1)
+        near = (place for end in ends for known, place in self.places.items() if known[:end] == way[:end])
+        return next(near, "the settings")
 
 
 def read(settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> Sources:
