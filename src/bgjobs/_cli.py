@@ -185,16 +185,16 @@ def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
     here = Path.cwd()
     if not any(Path(path or ".").absolute() == here for path in sys.path):
         sys.path.insert(0, str(here))
-    if arguments.config is not None:
-        os.environ[CONFIG_FILE] = arguments.config  # for the settings that an application reads itself, too
     reference = arguments.app or (None if arguments.config else os.environ.get(APP))
     if reference:
         place = "--app" if arguments.app else APP
+        if arguments.config is not None:
+            os.environ[CONFIG_FILE] = arguments.config  # where the settings that an application reads itself look
         jobs = load(reference, place)
         if not isinstance(jobs, BackgroundJobs):
             raise ConfigurationError(f"{place}: {reference!r} is no BackgroundJobs, but {type(jobs).__name__}", "app")
         return jobs
-    settings = BackgroundJobsSettings()
+    settings = BackgroundJobsSettings(**({"config_file": arguments.config} if arguments.config else {}))
     if not any(entry.job for entry in settings.jobs.values()):
         raise ConfigurationError("there are no jobs; name a settings file with --config, or an application with --app")
     return BackgroundJobs(settings=settings)
