@@ -92,7 +92,7 @@ class TestMistakes:
             (["check", "--app", "shop_app"], "'shop_app'"),
             (["check", "--app", "shop_app:nope"], "'nope'"),
             (["check", "--app", "shop_nope:jobs"], "'shop_nope'"),
-            (["check", "--app", "shop_app:make"], "'shop_app:make' is no BackgroundJobs, but function"),
+            (["check", "--app", "shop_app:work"], "'shop_app:work' gives no BackgroundJobs, but NoneType"),
             (["run", "--config", "shop.toml", "--once", "wrok"], "no job has the key 'wrok'"),
             (["next", "0 0 25 * * *"], 'hour: 25 is outside 0-23 in "0 0 25 * * *"'),
             (["next", "@daily", "--timezone", "Rome"], "'Rome'"),
@@ -171,6 +171,11 @@ class TestCheck:
         assert status("check", "--format", "json") == 0
         found = json.loads(capsys.readouterr().out)["jobs"]
         assert [job["key"] for job in found] == ["work", "fail", "Patient", "hang"]
+
+    def test_jobs_that_a_function_returns(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An application factory is called."""
+        assert status("check", "--app", "shop_app:make") == 0
+        assert "Patient" in capsys.readouterr().out
 
     def test_a_file_for_an_application(self, capsys: pytest.CaptureFixture[str]) -> None:
         """--config reaches the settings that the application reads itself."""

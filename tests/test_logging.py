@@ -129,13 +129,16 @@ class TestAPScheduler:
         logging.getLogger("apscheduler.scheduler").info("Adding job tentatively")
         assert records.texts() == []
 
-    def test_a_level_of_its_own_counts(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who has set a level gets it."""
-        monkeypatch.setattr(APSCHEDULER, "level", logging.INFO)
-        APSCHEDULER.manager._clear_cache()  # type: ignore[attr-defined]
-        configure_logging()
-        logging.getLogger("apscheduler.scheduler").info("Adding job tentatively")
-        unconfigure_logging()
+    def test_a_level_of_its_own_counts(self, records: Records) -> None:
+        """Who has set a level gets it, and keeps it afterwards."""
+        APSCHEDULER.setLevel(logging.INFO)
+        try:
+            configure_logging()
+            logging.getLogger("apscheduler.scheduler").info("Adding job tentatively")
+            unconfigure_logging()
+            assert APSCHEDULER.level == logging.INFO
+        finally:
+            APSCHEDULER.setLevel(logging.NOTSET)
         assert records.texts() == ["Adding job tentatively"]
 
     def test_a_record_that_cannot_be_formatted(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    parser.add_argument("--app", metavar="MODULE:NAME", help=f"the BackgroundJobs of an application (also: {APP})")
+    parser.add_argument(
+        "--app",
+        metavar="MODULE:NAME",
+        help=f"the BackgroundJobs of an application, or a function that returns them (also: {APP})",
+    )
 
 
 def _positive(text: str) -> int:
@@ -185,16 +189,20 @@ def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
     here = Path.cwd()
     if not any(Path(path or ".").absolute() == here for path in sys.path):
         sys.path.insert(0, str(here))
-    reference = arguments.app or (None if arguments.config else os.environ.get(APP))
-    if reference:
-        place = "--app" if arguments.app else APP
-        if arguments.config is not None:
-            os.environ[CONFIG_FILE] = arguments.config  # where the settings that an application reads itself look
-        jobs = load(reference, place)
-        if not isinstance(jobs, BackgroundJobs):
-            raise ConfigurationError(f"{place}: {reference!r} is no BackgroundJobs, but {type(jobs).__name__}", "app")
-        return jobs
     settings = BackgroundJobsSettings(**({"config_file": arguments.config} if arguments.config else {}))
-    if not any(entry.job for entry in settings.jobs.values()):
-        raise ConfigurationError("there are no jobs; name a settings file with --config, or an application with --app")
-    return BackgroundJobs(settings=settings)
+    reference = arguments.app or settings.app
+    if reference is None:
+        if not any(entry.job for entry in settings.jobs.values()):
+            raise ConfigurationError(
+                "there are no jobs; name a settings file with --config, or an application with --app"
+            )
+        return BackgroundJobs(settings=settings)
+    if arguments.config is not None:
+        os.environ[CONFIG_FILE] = arguments.config  # where the settings that an application reads itself look
+    place = "--app" if arguments.app else settings.place("app") or APP
+    found = load(reference, place)
+    if callable(found):
+        found = found()
+    if not isinstance(found, BackgroundJobs):
+        raise ConfigurationError(f"{place}: {reference!r} gives no BackgroundJobs, but {type(found).__name__}", "app")
+    return found
