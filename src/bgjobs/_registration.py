@@ -126,8 +126,10 @@ def load(reference: str, place: str) -> Any:
         raise ConfigurationError(f"{what}: there is no module {exc.name!r}", "job") from exc
     except Exception as exc:  # whatever the module raises
         frame = traceback.extract_tb(exc.__traceback__)[-1]
-        at = f"{frame.filename}, line {frame.lineno}"
-        raise ConfigurationError(f"{what}: {type(exc).__name__}: {exc} ({at})", "job") from exc
+        at = (
+            "" if isinstance(exc, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"
+        )  # which tells it itself
+        raise ConfigurationError(f"{what}: {type(exc).__name__}: {exc}{at}", "job") from exc
     for part in name.split("."):
         if not hasattr(found, part):
             hint = did_you_mean(part, [known for known in dir(found) if not known.startswith("_")])
