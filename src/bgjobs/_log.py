@@ -7,10 +7,15 @@ APScheduler's to log (logger ``apscheduler.executors.*``); it appears here only 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
+
+try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
+    from loguru._logger import context as _context
+except ImportError:  # pragma: no cover
+    _context = ContextVar("bgjobs_unused_context")
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,20 +32,13 @@ def _of(run: Run) -> Any:
     )
 
 
-class Context:
-    """Has the job's own loguru calls carry ``job`` and ``run_id``, for the time of a ``with`` block."""
+def bind_to_context(run: Run) -> None:
+    """Have the job's own loguru calls carry ``job`` and ``run_id``, as ``logger.contextualize`` would.
 
-    __slots__ = ("_bound",)
-
-    def __init__(self, run: Run) -> None:
-        self._bound = logger.contextualize(job=run.key, run_id=run.run_id)
-
-    def __enter__(self) -> None:
-        self._bound.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(ValueError):  # a coroutine that is thrown away with its event loop is closed in another context
-            self._bound.__exit__(None, None, None)
+    For the rest of the context, which is the run's own and ends with it. `contextualize` itself would take the lock of
+    all sinks twice a run.
+    """
+    _context.set({**_context.get({}), "job": run.key, "run_id": run.run_id})
 
 
 def succeeded(run: Run) -> None:

@@ -139,31 +139,36 @@ class Run:
             scope: The scope, where the resolver was asked already.
         """
         _running.set(self)
-        with _log.Context(self):
-            try:
-                value = await self._open_and_act(call, resolver, scope)
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - handed on: to APScheduler, or as a cancellation
-                if self._is_cancellation(error):
-                    await self._close(error)
-                    return Cancelled()
-                return Failed(_without_our_frames(error))
-            if isinstance(value, NeedsTask):
-                return value
-            raised = await self._close(None)
-            return Succeeded(value) if raised is None else Failed(raised)
+        _log.bind_to_context(self)
+        try:
+            if resolver is None or self.job.target.job_type is None:
+                self._instance = self.job.target.construct()
+            else:
+                scope = resolver(self.job.target.job_type) if scope is None else scope
+                if needs_task(scope, call):
+                    return NeedsTask(scope)
+                await self._enter(scope, in_a_task=call is in_task)
+            self.resolved = True
+            value = await self._acting(call)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on: to APScheduler, or as a cancellation
+            if self._is_cancellation(error):
+                await self._close(error)
+                return Cancelled()
+            return Failed(_without_our_frames(error))
+        raised = await self._close(None) if self._exit is not None else None
+        return Succeeded(value) if raised is None else Failed(raised)
 
     async def settle(self, call: Calls, error: BaseException) -> None:
         """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
-        with _log.Context(self):
-            try:
-                handler = self.job.target.handler(self._instance)
-                if handler is not None and isinstance(error, Exception):
-                    await call(handler, error)
-            except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
-                _log.handler_failed(self, raised)
-            await self._close(error)
+        try:
+            handler = self.job.target.handler(self._instance)
+            if handler is not None and isinstance(error, Exception):
+                await call(handler, error)
+        except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
+            _log.handler_failed(self, raised)
+        await self._close(error)
 
     @property
     def is_to_settle(self) -> bool:
@@ -176,17 +181,6 @@ class Run:
         if self.task is not None:
             with suppress(RuntimeError):  # its loop is closed: the task is gone
                 self.task.get_loop().call_soon_threadsafe(self.task.cancel)
-
-    async def _open_and_act(self, call: Calls, resolver: Resolver | None, scope: Any) -> object:
-        if resolver is None or self.job.target.job_type is None:
-            self._instance = self.job.target.construct()
-        else:
-            scope = resolver(self.job.target.job_type) if scope is None else scope
-            if needs_task(scope, call):
-                return NeedsTask(scope)
-            await self._enter(scope, in_a_task=call is in_task)
-        self.resolved = True
-        return await self._act(call)
 
     async def _enter(self, scope: Any, *, in_a_task: bool) -> None:
         if in_a_task and hasattr(scope, "__aenter__"):
@@ -211,17 +205,16 @@ class Run:
             return raised
         return None
 
-    async def _act(self, call: Calls) -> object:
+    def _acting(self, call: Calls) -> Awaitable[object]:
+        """The action, called or about to be, for the caller to await."""
         target, options = self.job.target, self.job.options
-        action = target.action(self._instance)
+        action: Callable[..., Any] = target.action(self._instance)
         kwargs = {**options.kwargs, TOKEN: self.token} if target.takes_token else options.kwargs
         if options.timeout is None:
-            if target.is_coroutine:  # always in a task
-                return await action(**kwargs)  # type: ignore[misc]
-            return await call(action, **kwargs)
+            return action(**kwargs) if target.is_coroutine else call(action, **kwargs)
         if target.is_coroutine:
-            return await self._cancelled_after(options.timeout, call(action, **kwargs))
-        return await self._asked_after(options.timeout, call(action, **kwargs))
+            return self._cancelled_after(options.timeout, action(**kwargs))
+        return self._asked_after(options.timeout, call(action, **kwargs))
 
     async def _cancelled_after(self, seconds: float, action: Awaitable[object]) -> object:
         try:
