@@ -26,6 +26,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bgjobs import BackgroundJobsSettings
+from bgjobs._logging import unconfigure_logging
 
 PRINTED = re.compile(r"^<!-- printed -->\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -84,6 +85,7 @@ def enter(namespace: dict[str, Any]) -> None:
 def leave(namespace: dict[str, Any]) -> None:
     """Undo `enter`."""
     namespace["_context"].close()
+    unconfigure_logging()
 
 
 pytest_collect_file = Sybil(
