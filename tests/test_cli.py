@@ -272,14 +272,6 @@ class TestProcesses:
         assert bgjobs.returncode == 0
         assert out == "asked to end\n"
 
-    def test_one_run_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After shutdown_timeout the process of --once ends with status 1."""
-        monkeypatch.setenv("BGJOBS__SHUTDOWN_TIMEOUT", "0.1")
-        with process("run", "--app", "shop_app:jobs", "--once", "hang") as bgjobs:
-            _, err = stopped(bgjobs, "begun", signal.SIGINT)
-        assert bgjobs.returncode == 1
-        assert "job 'hang' did not end in time" in err
-
 
 @pytest.mark.parametrize("once", [[], ["--once", "it"]])
 def test_threads_that_hang_are_left(once: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +284,7 @@ def test_threads_that_hang_are_left(once: list[str], monkeypatch: pytest.MonkeyP
         sys.modules["shop_jobs"].released.set()
 
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.1)
     status("run", "--config", "shop.toml", *once)
     assert statuses == [1]
 

@@ -1,0 +1,16 @@
+"""Passwords stay out of errors."""
+
+from __future__ import annotations
+
+from bgjobs._secrets import masked
+
+
+def test_values_are_masked_at_every_depth() -> None:
+    """Each text of a configuration may be a password, or hold one."""
+    configuration = {"jobstores": {"default": {"type": "redis", "port": 6379, "password": "hunter2", "empty": ""}}}
+    assert masked("redis at 6379 refuses hunter2", configuration) == "redis at 6379 refuses ***"
+
+
+def test_the_longest_value_goes_first() -> None:
+    """A value that is part of another one does not leave the rest of it behind."""
+    assert masked("cannot open abcdef", {"a": {"one": "abc", "two": "abcdef"}}) == "cannot open ***"
