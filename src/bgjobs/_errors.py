@@ -16,7 +16,6 @@ attributes; the message names what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -109,6 +108,8 @@ class LifecycleError(BgjobsError, RuntimeError):
 
 def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str:
     """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+    import difflib  # only here: it takes its time, and nobody needs it where all is well
+
     near = difflib.get_close_matches(name.casefold(), [*known], 1, least)
     return f"; did you mean {near[0]!r}?" if near else ""
 

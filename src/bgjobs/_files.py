@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except _Broken as exc:
         problem = str(exc)
     else:
-        return data
+        return {name: value for name, value in data.items() if name != "$schema"}  # which is for editors
     raise ConfigurationError(f"{path}: {problem}", "config_file")
 
 
@@ -63,6 +62,8 @@ def read_text(path: Path) -> str:
 
 
 def _toml(text: str) -> Any:
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:

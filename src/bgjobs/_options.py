@@ -51,7 +51,7 @@ class BackgroundJobOptions(BaseModel):
         frozen=True,
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     cron: str | None = None

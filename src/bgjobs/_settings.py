@@ -59,7 +59,7 @@ class JobSettings(BackgroundJobOptions):
 class JobDefaults(BaseModel):
     """What jobs get that do not say it themselves; APScheduler's ``job_defaults``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     misfire_grace_time: Annotated[int, Field(gt=0)] | None = None
     """Seconds that a run may be late and still be made; ``None`` for any lateness."""
@@ -88,7 +88,7 @@ class BackgroundJobsSettings(BaseSettings):
         frozen=True,
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     config_file: Path | None = None
@@ -114,7 +114,7 @@ class BackgroundJobsSettings(BaseSettings):
     """APScheduler's job stores by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
     executors: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     """APScheduler's executors by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
-    job_defaults: JobDefaults = JobDefaults()
+    job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     """What jobs get that do not say it themselves."""
     jobs: dict[str, JobSettings] = {}
     """The jobs, by key; see `job` for other spellings."""

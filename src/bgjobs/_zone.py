@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zoneinfo
 from datetime import UTC, timezone, tzinfo
 
@@ -55,6 +54,8 @@ def _remedy(name: str) -> str:
     known = {candidate.casefold(): candidate for candidate in zoneinfo.available_timezones()}
     if not known:
         return f"no time zone database is on this machine to look up {name!r} in; install the package tzdata"
+    import difflib
+
     # The last part alone is tried too: people write "Rome" or "Asia/Rome".
     cities = {folded.rpartition("/")[2]: candidate for folded, candidate in sorted(known.items())}
     wanted = name.casefold().replace(" ", "_")
