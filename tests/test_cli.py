@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bgjobs import _cli
+from bgjobs import BackgroundJobs, _cli
 from bgjobs._cli import main
 from bgjobs._logging import unconfigure_logging
 
@@ -273,10 +274,9 @@ class TestProcesses:
         assert out == "asked to end\n"
 
 
-@pytest.mark.parametrize("once", [[], ["--once", "it"]])
-def test_threads_that_hang_are_left(once: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is ended at once, with status 1, instead of waiting for them."""
-    Path("shop.toml").write_text("shutdown_timeout = 0.1\n" + IMMEDIATELY.format("stubborn"), encoding="utf-8")
+@pytest.fixture(name="statuses")
+def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The statuses with which the process would have ended at once."""
     statuses: list[int] = []
 
     def leave(status: int) -> None:
@@ -285,7 +285,21 @@ def test_threads_that_hang_are_left(once: list[str], monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.1)
-    status("run", "--config", "shop.toml", *once)
+    return statuses
+
+
+def test_runs_that_were_left_behind(statuses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is ended at once, with status 1, instead of waiting for their threads."""
+    left: Any = object()
+    monkeypatch.setattr(BackgroundJobs, "run", lambda jobs: jobs._lifecycle.ledger.abandoned.append(left))
+    status("run", "--config", "shop.toml")
+    assert statuses == [1]
+
+
+def test_one_run_that_is_left_behind(statuses: list[int]) -> None:
+    """The same with --once, when shutdown_timeout has passed after a signal."""
+    Path("shop.toml").write_text("shutdown_timeout = 0.1\n" + IMMEDIATELY.format("stubborn"), encoding="utf-8")
+    status("run", "--config", "shop.toml", "--once", "it")
     assert statuses == [1]
 
 
