@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -24,12 +23,9 @@ from ._errors import ConfigurationError, did_you_mean
 from ._options import BackgroundJobOptions, Zone
 from ._sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, fold, read
 
-_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-_REFERENCE = re.compile(f"{_NAME}:{_NAME}")
-
 
 def _reference(text: str) -> str:
-    if not _REFERENCE.fullmatch(text):
+    if text.count(":") != 1 or not all(name.isidentifier() for name in text.replace(":", ".").split(".")):
         raise ConfigurationError(f"{text!r} is not of the form 'package.module:Name'")
     return text
 
@@ -148,12 +144,13 @@ class BackgroundJobsSettings(BaseSettings):
         """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.
 
         Args:
-            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling.
+            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling. For a table, the
+                place of the first value in it is returned.
         """
         places, wanted = self._sources.places, _folded(way)
         if way in places:
             return places[way]
-        return next((place for known, place in places.items() if _folded(known) == wanted), None)
+        return next((place for known, place in places.items() if _folded(known[: len(way)]) == wanted), None)
 
     def configuration(self) -> dict[str, Any]:
         """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
@@ -164,7 +161,7 @@ class BackgroundJobsSettings(BaseSettings):
 
 def _problem(error: Mapping[str, Any], sources: Sources) -> str:
     """A mistake that pydantic found, with its place and what would be right."""
-    way = _way(error["loc"], sources.data)
+    way = tuple(map(str, error["loc"]))
     place = sources.place(way)
     kind = error["type"]
     if kind == "extra_forbidden":
@@ -175,16 +172,6 @@ def _problem(error: Mapping[str, Any], sources: Sources) -> str:
         return f"{place}: a text is needed, in quotes"
     text = str(error.get("ctx", {}).get("error") or error["msg"])
     return f"{place}: {text.removeprefix(''.join(f'{name}: ' for name in way[-1:]))}"
-
-
-def _way(location: tuple[int | str, ...], data: Any) -> Way:
-    """The part of pydantic's location that leads through the data; it goes on with words of its own."""
-    way: Way = ()
-    for part in map(str, location):
-        if not (isinstance(data, Mapping) and part in data):
-            break
-        way, data = (*way, part), data[part]
-    return way
 
 
 def _known(way: Way) -> Collection[str]:
