@@ -116,8 +116,8 @@ class TestMistakes:
             merged({"cron": "@daily"}, {})
 
     def test_an_argument_that_is_a_table(self) -> None:
-        """It has no single place, so the job is named."""
-        with pytest.raises(ConfigurationError, match=r"^job 'cleanup': kwargs: retention_days: Input should be"):
+        """The place of what is in it is named."""
+        with pytest.raises(ConfigurationError, match=r"^argument jobs.cleanup.kwargs.retention_days.x: Input should"):
             merged({"cron": "@daily"}, {"jobs": {"cleanup": {"kwargs": {"retention_days": {"x": 1}}}}})
 
     def test_nobody_gives_a_schedule(self) -> None:

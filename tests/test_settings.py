@@ -201,7 +201,7 @@ class TestPrecedence:
         assert settings.jobs["a"].kwargs == {"x": "5", "z": {"y": "6"}}
         assert settings.place("jobs", "a", "kwargs", "x") == "BGJOBS__JOBS__A__KWARGS__X"
         assert settings.place("jobs", "a", "kwargs", "x", "y") is None
-        assert settings.place("jobs", "a", "kwargs", "z") is None
+        assert settings.place("jobs", "a", "kwargs", "z") == "BGJOBS__JOBS__A__KWARGS__Z__Y"
 
 
 class TestKeys:

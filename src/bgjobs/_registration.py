@@ -77,7 +77,7 @@ def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSett
     if "kwargs" in overrides:
 
         def place(name: str) -> str:
-            return settings.place("jobs", values["key"], "kwargs", name) or f"job {values['key']!r}: kwargs: {name}"
+            return str(settings.place("jobs", values["key"], "kwargs", name))
 
         merged["kwargs"] = {**values.get("kwargs", {}), **converted(target, overrides["kwargs"], place)}
     return merged

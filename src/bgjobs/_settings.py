@@ -144,8 +144,8 @@ class BackgroundJobsSettings(BaseSettings):
         """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.
 
         Args:
-            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling. For a table, the
-                place of the first value in it is returned.
+            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling. For a table,
+                the place of the first value in it is returned.
         """
         places, wanted = self._sources.places, _folded(way)
         if way in places:

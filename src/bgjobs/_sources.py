@@ -9,7 +9,6 @@ separators, in whatever source they stand: the environment cannot say ``morning-
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +30,6 @@ from ._files import read_file, read_text
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
 
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)|true|false")
-
 #: The way to a value: ``("jobs", "data-sync", "cron")``.
 Way = tuple[str, ...]
 
@@ -48,7 +45,7 @@ def is_free(way: Way) -> bool:
     return way in (("jobs",), ("jobstores",), ("executors",)) or (len(way) == 3 and way[::2] == ("jobs", "kwargs"))
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Layer:
     """What one source says.
 
@@ -58,12 +55,12 @@ class Layer:
         spells: Whether its spelling of a name is the one to be shown.
     """
 
-    data: Mapping[str, Any] = field(repr=False)
+    data: Mapping[str, Any]
     place: Callable[[Way], str]
     spells: bool
 
 
-@dataclass
+@dataclass(repr=False)
 class Sources:
     """Everything that the sources of one `BackgroundJobsSettings` say.
 
@@ -73,7 +70,7 @@ class Sources:
         problems: The mistakes that stand in the way.
     """
 
-    data: dict[str, Any] = field(default_factory=dict, repr=False)
+    data: dict[str, Any] = field(default_factory=dict)
     places: dict[Way, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -160,7 +157,11 @@ def _numbers(value: Any) -> Any:
     """Whole numbers and truth values of text, for what no annotation tells the type of: APScheduler's own options."""
     if isinstance(value, Mapping):
         return {name: _numbers(inner) for name, inner in value.items()}
-    return json.loads(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and str(int(value)) == value:
+        return int(value)
+    return value
 
 
 def _environment(settings_cls: type[BaseSettings], _: object, problems: list[str]) -> Layer:
