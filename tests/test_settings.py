@@ -11,8 +11,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 
-from bgjobs import BackgroundJobOptions, BackgroundJobsSettings, ConfigurationError
+from bgjobs import BackgroundJobOptions, BackgroundJobs, BackgroundJobsSettings, ConfigurationError
 
 JOBS = "BGJOBS__JOBS__"
 SECRET = "s3cr3t"
@@ -492,3 +493,25 @@ def test_settings_do_not_change() -> None:
     """They are read once."""
     with pytest.raises(ValueError, match="frozen"):
         BackgroundJobsSettings().log_runs = True
+
+
+class TestGivenSchedulers:
+    def test_their_configuration_is_their_owners(self) -> None:
+        """Job stores and executors in the settings would be without effect, so they are refused, with their places."""
+        settings = BackgroundJobsSettings(
+            scheduler="background",
+            jobstores={"default": {"type": "memory"}},
+            executors={"slow": {"type": "threadpool"}},
+        )
+        with pytest.raises(ConfigurationError, match="the code gives a scheduler") as caught:
+            BackgroundJobs(BackgroundScheduler(), settings=settings)
+        assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+            "argument scheduler",
+            "argument jobstores.default.type",
+            "argument executors.slow.type",
+        ]
+
+    def test_other_settings_are_welcome(self) -> None:
+        """What says nothing of the scheduler itself holds on any."""
+        settings = BackgroundJobsSettings(timezone="Europe/Rome", job_defaults={"coalesce": False})
+        assert BackgroundJobs(BackgroundScheduler(), settings=settings).status() == []

@@ -51,6 +51,8 @@ class BackgroundJobs:
     ) -> None:
         self._settings = BackgroundJobsSettings() if settings is None else settings
         given = None if scheduler is None else SchedulerBridge(scheduler)
+        if given is not None:
+            self._settings.refuse_configuration()
         self._lifecycle = Lifecycle(given, self._settings)
         self.resolver = resolver
         register_settings(self._settings, self.add_background_job)

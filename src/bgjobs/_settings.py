@@ -152,6 +152,16 @@ class BackgroundJobsSettings(BaseSettings):
             return places[way]
         return next((place for known, place in places.items() if _folded(known[: len(way)]) == wanted), None)
 
+    def refuse_configuration(self) -> None:
+        """Raise `ConfigurationError` where these settings configure a scheduler, which the code gives configured."""
+        problems = [
+            f"{self._sources.place((name,))}: the code gives a scheduler, which is configured there"
+            for name in ("scheduler", "jobstores", "executors")
+            if getattr(self, name)
+        ]
+        if problems:
+            raise ConfigurationError.of_many(problems, "the settings")
+
     def configuration(self) -> dict[str, Any]:
         """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
         options = {"jobstores": self.jobstores, "executors": self.executors}
