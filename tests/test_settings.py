@@ -515,3 +515,9 @@ class TestGivenSchedulers:
         """What says nothing of the scheduler itself holds on any."""
         settings = BackgroundJobsSettings(timezone="Europe/Rome", job_defaults={"coalesce": False})
         assert BackgroundJobs(BackgroundScheduler(), settings=settings).status() == []
+
+
+def test_truth_values_of_apschedulers_options(env: Any) -> None:
+    """No annotation tells their type, so that a text that reads as one becomes one."""
+    env(JOBSTORES__DEFAULT__TYPE="memory", JOBSTORES__DEFAULT__FAST="true", JOBSTORES__DEFAULT__SAFE="false")
+    assert BackgroundJobsSettings().jobstores == {"default": {"type": "memory", "fast": True, "safe": False}}
