@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import pytest
 from loguru import logger
+
+from stage import Records
 
 
 @pytest.fixture(autouse=True)
@@ -19,19 +20,11 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-class Records(list[dict[str, Any]]):
-    """The loguru records of a test."""
-
-    def texts(self, level: str | None = None) -> list[str]:
-        """The messages, of one level or of all."""
-        return [r["message"] for r in self if level is None or r["level"].name == level]
-
-
 @pytest.fixture(name="records")
 def _records() -> Iterator[Records]:
     """Everything that is logged through loguru during the test."""
     records = Records()
-    number = logger.add(lambda message: records.append(message.record), level=0, format="{message}")
+    number = logger.add(lambda message: records.append(message.record), level=0, format="{message}")  # type: ignore[arg-type]
     yield records
     logger.remove(number)
 

@@ -115,3 +115,11 @@ def until(condition: Callable[[], object]) -> None:
             return
         gate.wait(0.01)
     raise AssertionError("it never came true")
+
+
+class Records(list[dict[str, Any]]):
+    """The loguru records of a test."""
+
+    def texts(self, level: str | None = None) -> list[str]:
+        """The messages, of one level or of all."""
+        return [r["message"] for r in self if level is None or r["level"].name == level]

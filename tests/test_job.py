@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from bgjobs import BackgroundJobs, CancellationToken, InvalidJobError, LifecycleError
+from bgjobs import BackgroundJob, BackgroundJobs, CancellationToken, InvalidJobError, LifecycleError
 from stage import cold
 
 NIGHTLY = "0 0 3 * * *"
@@ -28,6 +28,9 @@ class Misspelt:
 
 
 class NoMethod: ...
+
+
+class Inherited(BackgroundJob): ...
 
 
 class BadHandler:
@@ -66,8 +69,14 @@ def refused(job: Any, message: str, **options: Any) -> None:
     [
         pytest.param(
             Misspelt,
-            "Misspelt has no method action_to_do(self[, cancellation_token]); did you mean 'actionToDo'?",
+            "Misspelt has no method action_to_do(self[, cancellation_token]); if 'actionToDo' is meant to be it, "
+            "rename that",
             id="misspelt",
+        ),
+        pytest.param(
+            Inherited,
+            "Inherited has no method action_to_do(self[, cancellation_token])",
+            id="inherits-only-the-protocol",
         ),
         pytest.param(NoMethod, "NoMethod has no method action_to_do(self[, cancellation_token])", id="no-method"),
         pytest.param(
@@ -196,7 +205,7 @@ def test_a_handler_argument_must_take_the_exception() -> None:
         "on_exception must take exactly one argument, the exception: too many positional arguments",
         on_exception=lambda: None,
     )
-    cold().add_background_job(print_nothing, cron=NIGHTLY, on_exception=max)
+    cold().add_background_job(print_nothing, cron=NIGHTLY, on_exception=max)  # type: ignore[arg-type]
 
 
 def print_nothing() -> None: ...
@@ -244,7 +253,7 @@ def test_without_a_resolver_the_class_must_be_callable(job: Any, message: str) -
 def test_a_resolver_may_come_until_warm_up() -> None:
     """Set late, it takes care of the constructor; once the jobs are warm it stays."""
     jobs: BackgroundJobs = cold().add_background_job(TakesArguments, cron=NIGHTLY)
-    jobs.resolver = lambda job_type: None  # type: ignore[assignment, return-value]
+    jobs.resolver = lambda job_type: None  # type: ignore[assignment]
     with jobs:
         with pytest.raises(LifecycleError, match="can be set until warm_up"):
             jobs.resolver = None

@@ -148,7 +148,7 @@ class TestWarmUp:
     def test_a_start_that_fails_leaves_nothing_behind(self) -> None:
         """When the scheduler cannot start, its error comes through, and our jobs are off it again."""
 
-        class Broken(MemoryJobStore):
+        class Broken(MemoryJobStore):  # type: ignore[misc]
             def start(self, scheduler: Any, alias: str) -> None:
                 raise OSError("store is down")
 
@@ -186,7 +186,7 @@ class TestWarmUp:
     def test_a_job_that_its_store_refuses_later_is_not_kept(self) -> None:
         """When the job store raises, so does the registration; the key stays free."""
 
-        class Full(MemoryJobStore):
+        class Full(MemoryJobStore):  # type: ignore[misc]
             def add_job(self, job: Any) -> None:
                 raise OSError("disk full")
 
@@ -327,7 +327,7 @@ class TestSomebodyElsesScheduler:
     def test_its_time_zone_is_taken_and_told_once(self, records: Any) -> None:
         """Jobs that name no zone run in the scheduler's."""
         jobs = cold(BackgroundScheduler(timezone="Asia/Tokyo")).add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Asia/Tokyo"
+        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Asia/Tokyo"  # type: ignore[union-attr]
         assert records.texts("INFO") == ["jobs without a time zone of their own run in the scheduler's: Asia/Tokyo"]
 
     def test_the_settings_zone_goes_before_it(self) -> None:
@@ -335,7 +335,7 @@ class TestSomebodyElsesScheduler:
         settings = BackgroundJobsSettings(timezone="Europe/Rome")
         jobs = BackgroundJobs(BackgroundScheduler(timezone="Asia/Tokyo"), settings=settings)
         jobs.add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Europe/Rome"
+        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Europe/Rome"  # type: ignore[union-attr]
 
     def test_two_facades_share_a_scheduler(self) -> None:
         """Each has its own jobs; closing one leaves the other's."""

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 from loguru import logger
-from tests.conftest import Records
-from tests.stage import cold, warm
 
 from bgjobs import configure_logging
 from bgjobs._logging import unconfigure_logging
+from stage import Records, cold, warm
 
 APSCHEDULER = logging.getLogger("apscheduler")
 

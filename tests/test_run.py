@@ -231,7 +231,7 @@ class TestFailures:
             seen(self)
             raise error
 
-        job = job_class(colour, act, lambda self, exc: (seen(self), seen(exc)))
+        job = job_class(colour, act, lambda self, exc: (seen(self), seen(exc)))  # type: ignore[func-returns-value]
         with stage(kind, lambda jobs: jobs.add_background_job(job, trigger=now())):
             instance, handled_by, exception = seen.wait(3)
         assert handled_by is instance
@@ -339,7 +339,7 @@ class TestFailures:
 
         def register(jobs: BackgroundJobs) -> None:
             jobs.add_background_job(failing, key="failing", trigger=now())
-            jobs.add_background_job(lambda: started.is_set() and seen(), key="other", trigger=often())
+            jobs.add_background_job(lambda: started.is_set() and seen(), key="other", trigger=often())  # type: ignore[func-returns-value]
 
         with stage(kind, register):
             try:
@@ -639,7 +639,7 @@ def test_plain_apscheduler_never_awaits_a_coroutine_on_threads() -> None:
         ran.append(1)
 
     scheduler = BackgroundScheduler(timezone="UTC")
-    scheduler.add_listener(lambda event: (event.retval.close(), seen()), EVENT_JOB_EXECUTED)
+    scheduler.add_listener(lambda event: (event.retval.close(), seen()), EVENT_JOB_EXECUTED)  # type: ignore[func-returns-value]
     scheduler.add_job(job, now())
     scheduler.start()
     seen.wait()

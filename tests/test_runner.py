@@ -208,7 +208,7 @@ class TestTasksThatNeverBegan:
         queued, results = threading.Event(), []
 
         class Loop(asyncio.SelectorEventLoop):
-            def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+            def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]
                 handle = super().call_soon_threadsafe(*args, **kwargs)
                 queued.set()
                 return handle

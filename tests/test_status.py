@@ -262,7 +262,7 @@ class TestHealth:
         with cold().add_background_job(lambda: seen(), key="k", cron=NIGHTLY) as jobs:
             ticket = ("bgjobs:k", row(jobs, "k").next_run_time)
             for _ in range(2):
-                jobs._lifecycle.runner.fire("k", "scheduled", ticket)
+                jobs._lifecycle.runner.fire("k", "scheduled", ticket)  # type: ignore[arg-type]
         assert len(seen.seen) == 1
         assert row(jobs, "k").not_run["repeated"] == 1
         assert "this occurrence was made already" in records.texts("WARNING")[0]
@@ -271,7 +271,7 @@ class TestHealth:
         """While the scheduler is stuck in a store, with its locks held, status and health answer."""
         stuck, release = threading.Event(), threading.Event()
 
-        class Hanging(MemoryJobStore):
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
             def get_due_jobs(self, moment: datetime) -> Any:
                 stuck.set()
                 release.wait(LIMIT)
@@ -290,7 +290,7 @@ class TestHealth:
                 release.set()
 
 
-class Breaking(MemoryJobStore):
+class Breaking(MemoryJobStore):  # type: ignore[misc]
     """A job store whose first update raises, as one does that lost its connection."""
 
     def __init__(self, died: Callable[[], object]) -> None:

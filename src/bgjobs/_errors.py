@@ -106,12 +106,19 @@ class LifecycleError(BgjobsError, RuntimeError):
     """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
 
 
-def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str:
-    """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The nearest of the known names, in whatever case; ``None`` where none is near."""
     import difflib  # only here: it takes its time, and nobody needs it where all is well
 
-    near = difflib.get_close_matches(name.casefold(), [*known], 1, least)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    folded = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), [*folded], 1, least)
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def raise_all(errors: Sequence[BgjobsError], what: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from ._errors import InvalidJobError, did_you_mean
+from ._errors import InvalidJobError, did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -29,9 +29,8 @@ class BackgroundJob(Protocol):
     The counterpart of ``IBackgroundJob`` (``ActionToDoAsync``, ``OnException``).
     """
 
-    @property
-    def action_to_do(self) -> Callable[..., object]:
-        """What the job does."""
+    def action_to_do(self, *args: Any, **kwargs: Any) -> object:
+        """What the job does; any signature will do."""
         ...
 
 
@@ -139,8 +138,9 @@ def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., ob
     """The action of a job class, after a look at what the class must and must not have."""
     name = job_type.__name__
     action = getattr(job_type, "action_to_do", None)
-    if not callable(action):
-        hint = did_you_mean("action_to_do", [n for n in dir(job_type) if not n.startswith("_")], least=0.5)
+    if not callable(action) or action is BackgroundJob.action_to_do:
+        near = nearest("action_to_do", [n for n in dir(job_type) if n[0] != "_" and n != "action_to_do"], 0.5)
+        hint = f"; if {near!r} is meant to be it, rename that" if near else ""
         raise InvalidJobError(f"{name} has no method action_to_do(self[, cancellation_token]){hint}")
     if on_exception is not None:
         raise InvalidJobError(f"on_exception= is for functions; give {name} a method on_exception(self, exception)")

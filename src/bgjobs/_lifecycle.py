@@ -7,7 +7,7 @@ import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins a
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 
 from . import _log
 from ._entries import Entries
@@ -22,6 +22,7 @@ from ._signals import on_stop_signal
 from ._sources import fold
 from ._status import Health
 from ._tick import applications
+from ._zone import zone
 
 _warm: set[Lifecycle] = set()
 
@@ -267,10 +268,8 @@ class Lifecycle:
             self._entries.add(job)
 
     def _default_timezone(self) -> tzinfo:
-        if self._settings.timezone is not None:
-            return self._settings.timezone
-        if self.given is None:
-            return UTC
+        if self._settings.timezone is not None or self.given is None:
+            return zone(self._settings.timezone or "UTC")
         _log.info(None, f"jobs without a time zone of their own run in the scheduler's: {self.given.timezone}")
         return self.given.timezone
 

@@ -7,8 +7,8 @@ from datetime import datetime, tzinfo
 from typing import Annotated, Any, TypedDict, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -35,7 +35,9 @@ def optional_zone(value: str | tzinfo | None) -> tzinfo | None:
 
 #: A time zone, by name in settings files.
 Zone = Annotated[
-    tzinfo | None, BeforeValidator(optional_zone), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})
+    str | tzinfo | None,
+    AfterValidator(optional_zone),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
 ]
 
 
@@ -168,7 +170,7 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_input=False)
         first = errors[0].get("ctx", {}).get("error")
-        if len(errors) == 1 and isinstance(first, BgjobsError):
+        if len(errors) == 1 and isinstance(first, BgjobsError) and not isinstance(first, ConfigurationError):
             raise first from None
         field = str(errors[0]["loc"][0]) if errors[0]["loc"] else None
         raise ConfigurationError(

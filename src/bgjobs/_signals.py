@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+#: Seconds within which a second signal is taken for the same one.
+ECHO = 0.5
 
 
 @contextmanager
 def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     """Have `stop` called, in the main thread, at the first Ctrl-C or SIGTERM within a ``with`` block.
 
-    The handlers from before are back from then on, so that a second Ctrl-C interrupts as usual. Outside the main
-    thread, where Python takes no signal handlers, nothing is done.
+    A second one goes to the handler from before, so that it interrupts as usual; not one within `ECHO` seconds, since
+    some programs signal a process and its group. Outside the main thread, where Python takes no signal handlers,
+    nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -26,9 +31,15 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def handle(_number: int, _frame: object) -> None:
-        restore()
-        stop()
+    first: list[float] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if not first:
+            first.append(time.monotonic())
+            stop()
+        elif time.monotonic() - first[0] > ECHO:
+            restore()
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, handle)

@@ -46,7 +46,7 @@ class AsyncJob:
 class SyncJob(BackgroundJob):
     """Inherits, and has the least that a job can have."""
 
-    def action_to_do(self) -> None: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+    def action_to_do(self) -> None: ...
 
 
 def function(retention_days: int) -> int:

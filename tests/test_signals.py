@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from bgjobs._signals import on_stop_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
+    """Its echo, as of a signal to a process and to its group, is no second one."""
+    stopped = []
+    with on_stop_signal(lambda: stopped.append(1)):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+    assert stopped == [1]
+
+
+def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time of an echo, the handler from before is called."""
+    monkeypatch.setattr("bgjobs._signals.ECHO", -1)
+    stopped = []
+    with pytest.raises(KeyboardInterrupt), on_stop_signal(lambda: stopped.append(1)):  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert stopped == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_outside_the_main_thread_nothing_is_done() -> None:
+    """Python takes no handlers there; the block runs all the same."""
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with on_stop_signal(lambda: None):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
