@@ -192,6 +192,14 @@ class TestCheck:
         assert "no executor 'fast'" in err
         assert "a job 'other', which is not registered" in err
 
+    def test_mistakes_as_json(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Machines get the list, and the same status."""
+        monkeypatch.setenv("BGJOBS__TIMEZON", "UTC")
+        monkeypatch.setenv("BGJOBS__LOG_RUNS", "maybe")
+        assert status("check", "--config", "shop.toml", "--format", "json") == 2
+        told = json.loads(capsys.readouterr().out)["mistakes"]
+        assert [mistake.split(":")[0] for mistake in told] == ["BGJOBS__TIMEZON", "BGJOBS__LOG_RUNS"]
+
     def test_a_reader_that_has_seen_enough(self) -> None:
         """A closed pipe is no error."""
         command = [sys.executable, "-m", "bgjobs", "schema"]
@@ -201,6 +209,26 @@ class TestCheck:
             assert process.stderr is not None
             assert process.stderr.read() == b""
             assert process.wait(LIMIT) == 0
+
+
+class TestRun:
+    def test_a_job_store_that_cannot_be_reached(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """One message without a traceback and without what the settings say of the store; status 2."""
+        store = '[jobstores.default]\ntype = "sqlalchemy"\nurl = "sqlite:///s3cr3t/no.db"\n'
+        Path("shop.toml").write_text(f"{store}{ONE}", encoding="utf-8")
+        assert status("run", "--config", "shop.toml") == 2
+        err = capsys.readouterr().err
+        assert "bgjobs: error: the jobs could not be run: OperationalError: " in err
+        assert "unable to open database file" in err
+        assert "Traceback" not in err
+        assert "s3cr3t" not in err
+
+    def test_its_traceback_for_those_who_ask(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """At the level DEBUG it is in the log."""
+        store = '[jobstores.default]\ntype = "sqlalchemy"\nurl = "sqlite:///no/no.db"\n'
+        Path("shop.toml").write_text(f"{store}{ONE}", encoding="utf-8")
+        assert status("run", "--config", "shop.toml", "--log-level", "debug") == 2
+        assert "Traceback" in capsys.readouterr().err
 
 
 class TestOnce:

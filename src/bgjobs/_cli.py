@@ -16,12 +16,13 @@ from pathlib import Path
 from loguru import logger
 
 from ._check import as_json, as_text, rows
-from ._errors import BgjobsError, ConfigurationError
+from ._errors import BgjobsError, ConfigurationError, LifecycleError
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._preview import preview
 from ._registration import load
 from ._schema import schema
+from ._secrets import masked
 from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
 from ._sources import PREFIX
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.command(arguments)
     except BgjobsError as exc:
+        if getattr(arguments, "format", "text") == "json":
+            print(json.dumps({"mistakes": getattr(exc, "problems", [str(exc)])}, indent=2, ensure_ascii=False))
         print(f"bgjobs: error: {exc}", file=sys.stderr)
         return MISTAKE
     except BrokenPipeError:  # whoever reads the output has seen enough
@@ -130,7 +133,14 @@ def _run(arguments: argparse.Namespace) -> int:
         jobs._lifecycle.ledger._log_runs = True
     if arguments.once is not None:
         return _once(jobs, arguments.once)
-    jobs.run()
+    try:
+        jobs.run()
+    except BgjobsError:
+        raise
+    except Exception as exc:  # most often a job store that cannot be reached
+        logger.opt(exception=exc).debug("the jobs could not be run")
+        told = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
+        raise LifecycleError(f"the jobs could not be run: {told}") from exc
     if jobs._lifecycle.ledger.abandoned:
         _leave()
     return 0

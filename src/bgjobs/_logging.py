@@ -127,7 +127,7 @@ def _as_json(message: Message) -> str:
     line = {
         "time": record["time"].isoformat(),
         "level": record["level"].name,
-        "logger": record["name"],
+        "logger": record["name"].partition("._")[0],  # a private module is nobody's business
         "message": record["message"],
         **record["extra"],
     }
