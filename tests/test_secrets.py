@@ -14,3 +14,10 @@ def test_values_are_masked_at_every_depth() -> None:
 def test_the_longest_value_goes_first() -> None:
     """A value that is part of another one does not leave the rest of it behind."""
     assert masked("cannot open abcdef", {"a": {"one": "abc", "two": "abcdef"}}) == "cannot open ***"
+
+
+def test_a_password_in_a_url() -> None:
+    """It is masked where it stands alone, too, as it is written and as it is meant."""
+    configuration = {"url": "postgresql://shop:hunter%402@db/shop", "other": "postgresql://[broken"}
+    text = "postgresql://shop:hunter%402@db/shop: no hunter@2, no hunter%402"
+    assert masked(text, configuration) == "***: no ***, no ***"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 #: What may be shown of a configuration: the kind of a job store or executor.
 SHOWN = ("type", "class")
@@ -23,3 +25,6 @@ def _texts(value: Any) -> Iterator[str]:
                 yield from _texts(inner)
     elif isinstance(value, str) and value:
         yield value
+        with suppress(ValueError):  # it looks like a URL, and is none
+            if password := urlsplit(value).password:
+                yield from (password, unquote(password))
