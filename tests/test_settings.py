@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import zoneinfo
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobOptions, BackgroundJobs, BackgroundJobsSettings, ConfigurationError
+from bgjobs._settings import JobSettings
 
 JOBS = "BGJOBS__JOBS__"
 SECRET = "s3cr3t"
@@ -487,6 +489,30 @@ class TestSecrets:
         with caplog.at_level(logging.DEBUG):
             BackgroundJobsSettings()
         assert SECRET not in caplog.text
+
+
+class TestDocumentation:
+    """The page on configuration has every setting."""
+
+    PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", sorted(BackgroundJobsSettings.model_fields))
+    def test_settings(self, name: str) -> None:
+        """With the name of its variable."""
+        assert re.search(rf"^\| `{name}` \| `BGJOBS__{name.upper()}", self.PAGE, re.MULTILINE)
+
+    @pytest.mark.parametrize("name", sorted(JobSettings.model_fields.keys() - {"trigger", "key"}))
+    def test_options_of_a_job(self, name: str) -> None:
+        """With the name of its variable."""
+        assert re.search(rf"^\| `{name}` \| `BGJOBS__JOBS__SYNC__{name.upper()}", self.PAGE, re.MULTILINE)
+
+    def test_nothing_else(self) -> None:
+        """What is gone is not described."""
+        described = set(re.findall(r"^\| `(\w+)` \| `BGJOBS__", self.PAGE, re.MULTILINE))
+        assert described == (BackgroundJobsSettings.model_fields.keys() | JobSettings.model_fields.keys()) - {
+            "trigger",
+            "key",
+        }
 
 
 def test_settings_do_not_change() -> None:
