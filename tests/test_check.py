@@ -74,6 +74,11 @@ class TestPlaces:
             },
         }
 
+    def test_code_goes_before_job_defaults(self) -> None:
+        """What code gives is not said to come from them."""
+        found = row({"job_defaults": {"coalesce": False}}, cron="@hourly", coalesce=True)
+        assert found.values["coalesce"] == {"value": "True", "from": "code"}
+
     def test_a_job_by_reference(self) -> None:
         """Where the class or function comes from is told first."""
         settings = BackgroundJobsSettings(jobs={"work": {"job": f"{__name__}:work", "cron": "@daily"}})
@@ -117,6 +122,15 @@ class TestWarnings:
     def test_a_timeout_longer_than_the_gap(self) -> None:
         """Runs would be skipped."""
         assert "a run may take 90 s" in row(cron="0 * * * * *", timeout=90).warnings[0]
+
+    def test_a_gap_that_the_clock_makes_shorter(self) -> None:
+        """Between 1:30 and 3:30 is one hour on the night in which the clock goes forward."""
+        settings = BackgroundJobsSettings.defaults()
+        jobs = BackgroundJobs(settings=settings)
+        jobs.add_background_job(work, cron="0 30 1,3 * * *", timezone="Europe/Rome", timeout=5400)
+        night = datetime(2027, 3, 28, tzinfo=UTC)
+        (found,) = rows(list(jobs._lifecycle.ledger.jobs.values()), settings, night, 2)
+        assert "the next is due after 3600 s" in found.warnings[0]
 
     @pytest.mark.parametrize("options", [{"timeout": 30}, {"timeout": 90, "max_instances": 2}, {}])
     def test_none_where_runs_cannot_meet(self, options: dict[str, Any]) -> None:

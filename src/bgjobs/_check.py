@@ -133,18 +133,14 @@ def _values(job: RegisteredJob, settings: BackgroundJobsSettings) -> Iterator[tu
     for name in type(job.options).model_fields:
         if name not in job.options.model_fields_set or name in ("key", "kwargs"):
             continue
-        defaults = settings.place("job_defaults", name) if name in settings.job_defaults.model_fields_set else None
-        place = settings.place("jobs", job.key, name) or defaults or "code"
-        yield name, str(getattr(job.options, name)), place
+        value = getattr(job.options, name)
+        by_default = getattr(settings.job_defaults, name, None) == value  # else code has the last word
+        defaults = settings.place("job_defaults", name) if by_default else None
+        yield name, str(value), settings.place("jobs", job.key, name) or defaults or "code"
     if job.options.timezone is None and job.schedule is not None:
         yield "timezone", str(getattr(job.schedule.trigger, "timezone", "-")), settings.place("timezone") or "default"
     for name in job.options.kwargs:
-        spelled = next((known for known in (entry.kwargs if entry else ()) if _same(known, name)), name)
-        yield f"kwargs.{name}", "(not shown)", settings.place("jobs", job.key, "kwargs", spelled) or "code"
-
-
-def _same(one: str, other: str) -> bool:
-    return one.replace("-", "_").casefold() == other.casefold()
+        yield f"kwargs.{name}", "(not shown)", settings.place("jobs", job.key, "kwargs", name) or "code"
 
 
 def _clock_changes(cron: CronExpression, zone: tzinfo, now: datetime) -> Iterator[dict[str, str]]:
@@ -182,7 +178,8 @@ def _change(before: datetime, after: datetime, zone: tzinfo) -> datetime:
 
 
 def _warnings(job: RegisteredJob, runs: list[datetime]) -> Iterator[str]:
-    gap = min((later - earlier for earlier, later in pairwise(runs)), default=None)
+    moments = [moment.astimezone(UTC) for moment in runs]  # two times of one zone are compared without their offsets
+    gap = min((later - earlier for earlier, later in pairwise(moments)), default=None)
     timeout = job.options.timeout
     if gap is not None and timeout is not None and job.options.max_instances == 1 and timeout > gap.total_seconds():
         yield (
