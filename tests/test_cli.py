@@ -223,6 +223,12 @@ class TestRun:
         assert "Traceback" not in err
         assert "s3cr3t" not in err
 
+    def test_what_only_warm_up_finds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is a mistake like those that are found before."""
+        Path("shop.toml").write_text(f'{ONE}executor = "fast"\n', encoding="utf-8")
+        assert status("run", "--config", "shop.toml") == 2
+        assert capsys.readouterr().err.startswith("bgjobs: error: job 'work': the scheduler has no executor 'fast'")
+
     def test_its_traceback_for_those_who_ask(self, capsys: pytest.CaptureFixture[str]) -> None:
         """At the level DEBUG it is in the log."""
         store = '[jobstores.default]\ntype = "sqlalchemy"\nurl = "sqlite:///no/no.db"\n'

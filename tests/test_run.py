@@ -456,7 +456,7 @@ class TestScopes:
             assert seen.wait(2) == ["ValueError('boom')", "closing"]
         assert records.texts("ERROR") == [
             "job 'k' failed: ValueError: boom",
-            "the scope of job 'k' raised OSError when it was closed: rollback failed",
+            "the scope of job 'k' raised when it was closed: OSError: rollback failed",
         ]
 
     def test_a_resolver_without_a_context_manager_is_told_so(self, kind: str, records: Any) -> None:

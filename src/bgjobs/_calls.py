@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ._loop import wait_in_thread
@@ -21,11 +21,32 @@ class Calls(Protocol):
 
 
 async def in_task(func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
-    """`Calls` of a task: sync code goes to a thread, so that it never blocks the event loop."""
+    """`Calls` of a task: sync code goes to a thread, so that it never blocks the event loop.
+
+    A thread cannot be cancelled: when the task is, it waits for the thread to end first; at a second time it does not,
+    since an event loop that is being closed would wait for ever.
+    """
     if inspect.iscoroutinefunction(func):
         return await func(*args, **kwargs)
-    value = await asyncio.to_thread(func, *args, **kwargs)
+    thread = asyncio.ensure_future(asyncio.to_thread(_attempt, func, args, kwargs))
+    try:
+        value, error = await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise
+    if error is not None:
+        raise error
     return await value if inspect.isawaitable(value) else value
+
+
+def _attempt(
+    func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[object, BaseException | None]:
+    """Call `func`, and return its value or its error; some errors, raised, would not come through a future."""
+    try:
+        return func(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001 - raised again by who asked
+        return None, error
 
 
 class InThread:

@@ -53,7 +53,7 @@ class Entries:
         try:
             self._add(job)
             if job.options.run_immediately:
-                self.run_once(job, STARTUP)
+                self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to tell
                 self.remove(job.key)
@@ -95,6 +95,12 @@ class Entries:
         if row.next_run_time is None:
             schedule.paused_at = datetime.now(UTC)
         return {"next_run_time": row.next_run_time}
+
+    def _run_at_startup(self, job: RegisteredJob) -> None:
+        if job.schedule is None or job.schedule.paused_at is None:
+            self.run_once(job, STARTUP)
+        else:
+            self._dropped(job.key, datetime.now(UTC), PAUSED, "the job is paused")
 
     def run_once(self, job: RegisteredJob, kind: str) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""

@@ -169,6 +169,7 @@ class BackgroundJobs:
         if kind == BLOCKING:
             self.warm_up()
             return
+        self._lifecycle.stopped.clear()
         with on_stop_signal(self._lifecycle.stopped.set):
             if kind == ASYNCIO:
                 asyncio.run(self._serve())

@@ -10,25 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from . import _log
+from . import _log, _status
 from ._errors import UnknownJobError, did_you_mean
 from ._outcome import Cancelled, Failed, Outcome, Skipped
 from ._run import SCHEDULED, STARTUP, RegisteredJob, Run, running
-from ._status import (
-    CANCELLED,
-    CLOSING,
-    COALESCED,
-    FAILED,
-    MISSED,
-    OVERLAPPED,
-    OVERTAKEN,
-    PAUSED,
-    REPEATED,
-    SUCCEEDED,
-    TIMED_OUT,
-    JobStatus,
-    row,
-)
 
 #: Seconds that cancelled coroutines get to end when the jobs are closed.
 CANCEL_TIMEOUT = 5.0
@@ -40,15 +25,18 @@ class Ledger:
     Attributes:
         jobs: The registered jobs by key.
         abandoned: The runs that the last drain left behind.
+        settling: The worker threads that are between the failure of a run and its end, outside the run's context.
         observers: Called with each run and its outcome, when it is over and its scope closed.
     """
 
     def __init__(self, *, log_runs: bool) -> None:
         self.jobs: dict[str, RegisteredJob] = {}
         self.abandoned: list[Run] = []
+        self.settling: set[int] = set()
         self.observers: list[Callable[[Run, Outcome], object]] = []
         self._log_runs = log_runs
         self._closing = False
+        self.generation = 0  # of warm-ups: a run that outlived a close hears nothing of the next scheduler
         self._idle = threading.Condition()  # told of ended runs while closing
         self._live: set[Run] = set()  # runs that have not settled
         self._prefix = secrets.token_hex(4)
@@ -87,13 +75,13 @@ class Ledger:
         with job.lock:
             if kind == SCHEDULED and job.schedule is not None:
                 if scheduled_at == job.schedule.ticked_at:
-                    return self._refuse(job, REPEATED, "this occurrence was made already", scheduled_at)
+                    return self._refuse(job, _status.REPEATED, "this occurrence was made already", scheduled_at)
                 coalesced = self._tick(job, scheduled_at)
             if self._closing:
-                return self._refuse(job, CLOSING, "the jobs are being closed", scheduled_at)
+                return self._refuse(job, _status.CLOSING, "the jobs are being closed", scheduled_at)
             if len(job.running) >= (1 if kind == STARTUP else job.options.max_instances):
                 return self._overlap(job, kind, scheduled_at)
-            run = Run(job, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at)
+            run = Run(job, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at, self.generation)
             job.running.append(run)
             job.tally.started_at = time.time()
         self._live.add(run)
@@ -122,8 +110,16 @@ class Ledger:
             tally.outcome = named(run, outcome)
             tally.counts[tally.outcome] += 1
         to_settle = outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
+        with suppress(Exception):  # nothing that a sink or an error's text does may lose the run
+            self._log_outcome(run, outcome, alone=alone)
+        run.outcome = outcome
+        if to_settle is None:
+            self.ended(run)
+        return to_settle
+
+    def _log_outcome(self, run: Run, outcome: Outcome, *, alone: bool) -> None:
         if isinstance(outcome, Failed):
-            tally.error = f"{type(outcome.error).__name__}: {outcome.error}"
+            run.job.tally.error = _log.described(outcome.error)
             _log.failed(run, outcome.error, with_traceback=alone)
         elif isinstance(outcome, Cancelled):
             _log.cancelled(run)
@@ -131,10 +127,6 @@ class Ledger:
             _log.succeeded(run)
         if run.overlaps > 1:
             _log.overlapped(run, run.overlaps)
-        run.outcome = outcome
-        if to_settle is None:
-            self.ended(run)
-        return to_settle
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
@@ -155,6 +147,14 @@ class Ledger:
         if dropped:
             self.ended(run)
 
+    def withdraw(self, run: Run) -> Skipped | None:
+        """Skip a run that was asked to end before its action began: it waited too long for a thread or a task."""
+        if not run.token.is_cancellation_requested:
+            return None
+        self.drop(run)
+        with run.job.lock:
+            return self._refuse(run.job, _status.CLOSING, "the jobs are being closed", run.scheduled_at)
+
     # -- runs that are not made ----------------------------------------------------------------------------------
 
     def missed(self, key: str, scheduled_at: datetime) -> None:
@@ -166,7 +166,7 @@ class Ledger:
                 self._tick(job, scheduled_at)
                 grace = job.options.misfire_grace_time
                 reason = f"it was {late:.1f} s late, and misfire_grace_time is {grace} s"
-                self._refuse(job, MISSED, reason, scheduled_at)
+                self._refuse(job, _status.MISSED, reason, scheduled_at)
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not make a run because ``max_instances`` of them were going."""
@@ -185,22 +185,27 @@ class Ledger:
 
     def _tick(self, job: RegisteredJob, scheduled_at: datetime) -> int:
         """Take note of a fire time, and count those that were left out before it."""
-        coalesced = job.schedule.tick(scheduled_at) if job.schedule else 0
-        job.tally.counts[COALESCED] += coalesced
+        left_out = job.schedule.tick(scheduled_at) if job.schedule else 0
+        coalesced = left_out if job.options.coalesce else 0
+        job.tally.counts[_status.COALESCED] += coalesced
         return coalesced
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip a run while others are going; of many during one run, the first is logged, and at last the number."""
         if kind == STARTUP:
             reason = "a run is going already, which makes the immediate one"
-            return self._refuse(job, OVERTAKEN, reason, scheduled_at, level="INFO")
+            return self._refuse(job, _status.OVERTAKEN, reason, scheduled_at, level="INFO")
         if not job.running:
-            return self._refuse(job, OVERLAPPED, "the executor is not done with its previous run yet", scheduled_at)
+            return self._refuse(
+                job, _status.OVERLAPPED, "the executor is not done with its previous run yet", scheduled_at
+            )
         oldest = job.running[0]
         oldest.overlaps += 1
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
         reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
-        return self._refuse(job, OVERLAPPED, reason, scheduled_at, level="WARNING" if oldest.overlaps == 1 else None)
+        return self._refuse(
+            job, _status.OVERLAPPED, reason, scheduled_at, level="WARNING" if oldest.overlaps == 1 else None
+        )
 
     def _refuse(
         self, job: RegisteredJob, counted: str, reason: str, scheduled_at: datetime, level: str | None = "WARNING"
@@ -226,16 +231,18 @@ class Ledger:
             if schedule is None or schedule.paused_at is None:
                 return
             lost = schedule.count(schedule.expected, datetime.now(UTC))
-            job.tally.counts[PAUSED] += lost
+            job.tally.counts[_status.PAUSED] += lost
             schedule.paused_at = None
             schedule.begin()
         _log.info(job.key, f"job {job.key!r} is resumed; {lost} of its runs were not made while it was paused")
 
     # -- looking and closing -------------------------------------------------------------------------------------
 
-    def status(self) -> list[JobStatus]:
+    def status(self) -> list[_status.JobStatus]:
         """One row a job, in the order of registration."""
-        return [row(j.key, j.options.cron, len(j.running), j.schedule, j.tally) for j in list(self.jobs.values())]
+        return [
+            _status.row(j.key, j.options.cron, len(j.running), j.schedule, j.tally) for j in list(self.jobs.values())
+        ]
 
     def overdue(self) -> list[str]:
         """A sentence for each job that should have run, and is not doing so."""
@@ -245,12 +252,19 @@ class Ledger:
 
     def is_inside_a_run(self) -> bool:
         """Whether the calling code belongs to a run of these jobs that is still going."""
-        return running() in self._live
+        return running() in self._live or threading.get_ident() in self.settling
 
     def reopen(self) -> None:
-        """Let runs begin (again)."""
+        """Let runs begin (again), those of a new warm-up."""
         self._closing = False
         self.abandoned = []
+        self.generation += 1
+
+    def shut(self) -> None:
+        """Let no new run begin, and ask those that are going to end."""
+        self._closing = True
+        for run in self._going():
+            run.token.request_cancellation()
 
     def drain(self, timeout: float) -> None:
         """Let no new run begin, ask those that are going to end, and wait for them; then cancel what can be cancelled.
@@ -261,9 +275,7 @@ class Ledger:
         Args:
             timeout: Seconds that the runs get to end, ``on_exception`` included.
         """
-        self._closing = True
-        for run in self._going():
-            run.token.request_cancellation()
+        self.shut()
         if not self._wait_until_idle(timeout):
             for run in self._going():
                 run.cancel()
@@ -283,5 +295,5 @@ class Ledger:
 def named(run: Run, outcome: Outcome) -> str:
     """The name of an outcome in the counts."""
     if isinstance(outcome, Failed):
-        return TIMED_OUT if run.timed_out else FAILED
-    return CANCELLED if isinstance(outcome, Cancelled) else SUCCEEDED
+        return _status.TIMED_OUT if run.timed_out else _status.FAILED
+    return _status.CANCELLED if isinstance(outcome, Cancelled) else _status.SUCCEEDED

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins all workers, is to come after ours
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import tzinfo
@@ -12,8 +12,9 @@ from datetime import tzinfo
 from . import _log
 from ._entries import Entries
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, did_you_mean, raise_all
+from ._exit import warm
 from ._ledger import Ledger
-from ._loop import LoopThread
+from ._loop import LoopThread, within
 from ._run import RegisteredJob
 from ._runner import Runner
 from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
@@ -21,23 +22,11 @@ from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
 from ._sources import fold
 from ._status import Health
-from ._tick import applications
+from ._tick import applications, enlist
 from ._zone import zone
 
-_warm: set[Lifecycle] = set()
-
-
-def _close_at_exit() -> None:
-    """Close what is still warm when the interpreter exits.
-
-    Before `concurrent.futures` joins its workers, which would wait for jobs that nobody has asked to end: `atexit`
-    comes too late for that. A script in the tests pins this function of `threading`, which is not public.
-    """
-    for lifecycle in list(_warm):
-        lifecycle.close()
-
-
-threading._register_atexit(_close_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001
+#: Seconds that a scheduler gets to stop when the jobs are closed, beside what the jobs get.
+STOP_TIMEOUT = 10.0
 
 
 class Lifecycle:
@@ -59,6 +48,8 @@ class Lifecycle:
         self._settings = settings
         self._loops = LoopThread()
         self._lock = threading.Lock()  # held while warming up and while closing
+        self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
+        self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
         self._entries: Entries | None = None  # while warm, and not closing
         self._name = ""  # while warm: the name in `applications`
@@ -68,7 +59,7 @@ class Lifecycle:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the jobs are warmed up and not closed."""
+        """Whether the jobs are warm."""
         return self._bridge is not None
 
     def kind(self, otherwise: str | None = None) -> str:
@@ -86,39 +77,42 @@ class Lifecycle:
         """Take up a job that was registered; schedule it, where the jobs are warm."""
         if self._bridge is not None and job.schedule is not None:
             self._check(job, self._bridge)
-        self.ledger.jobs[job.key] = job
-        if self._bridge is not None:
+        with self._registering:
+            self.ledger.jobs[job.key] = job
+            is_warm = self._bridge is not None
+        if is_warm:
             try:
                 self._schedule(job)
             except BaseException:
-                del self.ledger.jobs[job.key]
+                self.ledger.jobs.pop(job.key, None)
                 raise
 
     def run_now(self, job: RegisteredJob) -> str:
         """See `BackgroundJobs.run_now`."""
-        if self._bridge is None or self._entries is None:
+        bridge, entries = self._bridge, self._entries
+        if bridge is None or entries is None:
             raise LifecycleError("run_now() needs a scheduler that is running; call warm_up() first")
-        self._check(job, self._bridge)
+        self._check(job, bridge)
         run_id = self.ledger.new_run_id()
-        self._entries.run_once(job, run_id)
+        entries.run_once(job, run_id)
         return run_id
 
     def pause(self, job: RegisteredJob) -> None:
         """See `BackgroundJobs.pause`."""
-        if self._entries is not None:
-            self._entries.pause(job.key)
+        if (entries := self._entries) is not None:
+            entries.pause(job.key)
         self.ledger.pause(job)
 
     def resume(self, job: RegisteredJob) -> None:
         """See `BackgroundJobs.resume`."""
-        if self._entries is not None:
-            self._entries.resume(job.key)
+        if (entries := self._entries) is not None:
+            entries.resume(job.key)
         self.ledger.resume(job)
 
     def remove(self, job: RegisteredJob) -> None:
         """See `BackgroundJobs.remove`."""
-        if self._entries is not None:
-            self._entries.remove(job.key)
+        if (entries := self._entries) is not None:
+            entries.remove(job.key)
         del self.ledger.jobs[job.key]
 
     def detached_runner(self) -> Runner:
@@ -154,74 +148,89 @@ class Lifecycle:
             bridge = self.given or self._made()
             bridge.prepare()
             self._check_all(bridge)
-            self._engage(bridge)
+            with self._registering:  # who adds a job from here on schedules it himself
+                jobs = list(self.ledger.jobs.values())
+                self._engage(bridge)
             try:
-                stored = []  # what persistent stores hold already can be looked at only after the start
-                for job in self.ledger.jobs.values():
-                    if bridge.running or bridge.is_in_memory(job.options.jobstore):
-                        self._schedule(job)
-                    else:
-                        stored.append(job)
-
-                def started() -> None:
-                    for job in stored:
-                        self._schedule(job)
-                    warming.close()
-
-                if bridge.kind == BLOCKING and not bridge.running:
-                    self._block(bridge, started)
-                else:
-                    bridge.start(started)
+                self._start(bridge, jobs, warming.close)
             except BaseException:
-                self._release(bridge)
+                if not self._is_started:
+                    self._release(bridge)
                 raise
 
-    def _block(self, bridge: SchedulerBridge, started: Callable[[], None]) -> None:
-        """Start a blocking scheduler, and come back when all is closed."""
-        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
+    def _start(self, bridge: SchedulerBridge, jobs: list[RegisteredJob], warmed: Callable[[], None]) -> None:
+        stored = []  # what persistent stores hold already can be looked at only after the start
+        for job in jobs:
+            if bridge.running or bridge.is_in_memory(job.options.jobstore):
+                self._schedule(job)
+            else:
+                stored.append(job)
+
+        def started() -> None:
+            for job in stored:
+                self._schedule(job)
+            self._is_started = True
+            warmed()
+
+        if bridge.kind != BLOCKING or bridge.running:
             bridge.start(started)
+            return
+        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
+            try:
+                bridge.start(started)
+            except Exception:
+                if self._is_started:  # its loop has died
+                    self.close()
+                raise
             self.close()
 
     def _engage(self, bridge: SchedulerBridge) -> None:
         self._bridge = bridge
-        self.stopped.clear()
+        self._is_started = False
         self.ledger.reopen()
-        self._name = _enlist(self._settings.application, self.runner)
+        self._name = enlist(self._settings.application, self.runner)
         self._entries = Entries(bridge, self._name, self.ledger.dropped)
         bridge.listen(errored=self.runner.errored, missed=self.ledger.missed, overlapped=self.ledger.overlapped)
         self.runner.listening = True
-        _warm.add(self)
+        warm.add(self)
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
         with self._lock:
-            bridge = self._bridge
-            if bridge is None:
+            if (bridge := self._bridge) is None:
                 return
+            self.ledger.shut()
+            deadline = time.monotonic() + self._settings.shutdown_timeout
             try:
-                if bridge.started_here:
-                    bridge.pause()
-                else:
-                    self._clear()
-                self.ledger.drain(self._settings.shutdown_timeout)
+                hold = bridge.pause if bridge.started_here else self._clear
+                if not within(self._settings.shutdown_timeout, hold):
+                    _log.warning(
+                        None, "the scheduler does not answer, maybe for a job store that hangs; closing all the same"
+                    )
+                self.ledger.drain(max(0.0, deadline - time.monotonic()))
             finally:
                 self._release(bridge)
 
     def _clear(self) -> None:
-        if self._entries is not None:
-            self._entries.clear()
-            self._entries = None
+        entries, self._entries = self._entries, None
+        if entries is not None:
+            entries.clear()
 
     def _release(self, bridge: SchedulerBridge) -> None:
-        _warm.discard(self)
-        self._clear()
-        bridge.stop()
-        bridge.unlisten()
+        """Give everything back, from the last of these to the first, whatever one of them raises."""
+        with ExitStack() as steps:
+            steps.callback(self.stopped.set)
+            steps.callback(self._forget)
+            steps.callback(self._loops.stop)
+            steps.callback(bridge.unlisten)
+            steps.callback(within, STOP_TIMEOUT, bridge.stop)
+            steps.callback(within, STOP_TIMEOUT, self._clear)
+
+    def _forget(self) -> None:
+        warm.discard(self)
         self.runner.listening = False
-        self._loops.stop()
         applications.pop(self._name, None)
         self._bridge = None
-        self.stopped.set()
 
     def check(self) -> None:
         """Raise what `warm_up` would find wrong before it starts anything."""
@@ -262,10 +271,11 @@ class Lifecycle:
             _log.info(job.key, f"job {job.key!r} is switched off")
             return
         job.schedule.begin()
+        entries = self._entries
         if job.schedule.expected is None:
             _log.warning(job.key, f"job {job.key!r} is finished: no fire time is left before its end")
-        elif self._entries is not None:
-            self._entries.add(job)
+        elif entries is not None:
+            entries.add(job)
 
     def _default_timezone(self) -> tzinfo:
         if self._settings.timezone is not None or self.given is None:
@@ -288,12 +298,3 @@ class Lifecycle:
 
     def _await_submission(self, executor: str) -> bool:
         return self._bridge is not None and self._bridge.await_submission(executor)
-
-
-def _enlist(application: str, runner: Runner) -> str:
-    """Make a runner known under its application's name, or the nearest that is free in this process."""
-    name, n = application, 1
-    while applications.setdefault(name, runner) is not runner:
-        n += 1
-        name = f"{application}#{n}"
-    return name

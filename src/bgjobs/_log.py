@@ -41,6 +41,14 @@ def bind_to_context(run: Run) -> None:
     _context.set({**_context.get({}), "job": run.key, "run_id": run.run_id})
 
 
+def described(error: BaseException) -> str:
+    """The error as ``"ValueError: text"``, also where its own text cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a __str__ that raises must not cost the run its handler
+        return type(error).__name__
+
+
 def succeeded(run: Run) -> None:
     """A run ended well."""
     _of(run).info(f"job {run.key!r} succeeded in {time.monotonic() - run.started:.3f} s")
@@ -48,7 +56,7 @@ def succeeded(run: Run) -> None:
 
 def failed(run: Run, error: BaseException, *, with_traceback: bool = False) -> None:
     """A run failed; with its traceback only where APScheduler does not log it."""
-    told = f"job {run.key!r} failed: {type(error).__name__}: {error}"
+    told = f"job {run.key!r} failed: {described(error)}"
     if not run.resolved:
         told += " (no instance could be made, so there is no on_exception to call)"
     _of(run).opt(exception=error if with_traceback else None).error(told)
@@ -56,12 +64,12 @@ def failed(run: Run, error: BaseException, *, with_traceback: bool = False) -> N
 
 def handler_failed(run: Run, error: BaseException) -> None:
     """``on_exception`` itself raised."""
-    _of(run).opt(exception=error).error(f"on_exception of job {run.key!r} raised {type(error).__name__}: {error}")
+    _of(run).opt(exception=error).error(f"on_exception of job {run.key!r} raised {described(error)}")
 
 
 def scope_failed(run: Run, error: BaseException) -> None:
     """The resolver's scope raised when it was closed after a failure that was already reported."""
-    told = f"the scope of job {run.key!r} raised {type(error).__name__} when it was closed: {error}"
+    told = f"the scope of job {run.key!r} raised when it was closed: {described(error)}"
     _of(run).opt(exception=error).error(told)
 
 
@@ -100,7 +108,7 @@ def overlapped(run: Run, times: int) -> None:
 def pass_failed(error: BaseException, again: float) -> None:
     """A pass over the due jobs raised, in a scheduler of ours, which goes on."""
     told = f"the scheduler could not finish its pass over the due jobs, and tries again in {again:g} s"
-    logger.opt(exception=error).error(f"{told}: {type(error).__name__}: {error}")
+    logger.opt(exception=error).error(f"{told}: {described(error)}")
 
 
 def warning(key: str | None, message: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class LoopThread:
     def get(self) -> asyncio.AbstractEventLoop:
         """The running loop."""
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._loop.is_closed():
                 started = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(started,), name="bgjobs-loop", daemon=True)
                 self._thread.start()
@@ -41,7 +42,8 @@ class LoopThread:
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            with suppress(RuntimeError):  # it is closed already
+                loop.call_soon_threadsafe(loop.stop)
             thread.join(STOP_TIMEOUT)
 
     def _run(self, started: threading.Event) -> None:
@@ -54,10 +56,16 @@ class LoopThread:
 def wait_in_thread(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> T:
     """Block this thread, which must not be the loop's own, until `loop` has awaited `awaitable`."""
 
-    async def awaited() -> T:
-        return await awaitable
+    async def attempted() -> tuple[T | None, BaseException | None]:
+        try:
+            return await awaitable, None
+        except BaseException as error:  # noqa: BLE001 - a SystemExit that left a task would end the loop
+            return None, error
 
-    return asyncio.run_coroutine_threadsafe(awaited(), loop).result()
+    value, error = asyncio.run_coroutine_threadsafe(attempted(), loop).result()
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
 
 
 def in_daemon_thread(func: Callable[[], T]) -> asyncio.Future[T]:
@@ -65,6 +73,7 @@ def in_daemon_thread(func: Callable[[], T]) -> asyncio.Future[T]:
     future: Future[T] = Future()
 
     def work() -> None:
+        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled: who awaited it may be gone
         try:
             future.set_result(func())
         except BaseException as exc:  # noqa: BLE001 - handed on
@@ -72,3 +81,21 @@ def in_daemon_thread(func: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=work, name="bgjobs-wait", daemon=True).start()
     return asyncio.wrap_future(future)
+
+
+def within(seconds: float, func: Callable[[], object]) -> bool:
+    """Call `func` in a thread of its own, and raise what it raises. Returns False if it is not done in that time."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            func()
+        except BaseException as exc:  # noqa: BLE001 - handed on
+            errors.append(exc)
+
+    thread = threading.Thread(target=work, name="bgjobs-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for error in errors:
+        raise error
+    return not thread.is_alive()

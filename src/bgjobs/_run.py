@@ -41,7 +41,7 @@ class CurrentRun:
     Attributes:
         key: The key of the job.
         run_id: Unique per run.
-        scheduled_at: The fire time that APScheduler computed (aware); for an immediate run, when it was added.
+        scheduled_at: The fire time that APScheduler computed (in UTC); for an immediate run, when it was added.
     """
 
     key: str
@@ -102,6 +102,8 @@ class Run:
     __slots__ = (
         "_exit",
         "_instance",
+        "_is_cancelled",
+        "generation",
         "job",
         "key",
         "outcome",
@@ -115,11 +117,12 @@ class Run:
         "token",
     )
 
-    def __init__(self, job: RegisteredJob, run_id: str, scheduled_at: datetime) -> None:
+    def __init__(self, job: RegisteredJob, run_id: str, scheduled_at: datetime, generation: int = 0) -> None:
         self.job = job
         self.key = job.key
         self.run_id = run_id
         self.scheduled_at = scheduled_at
+        self.generation = generation  # of the ledger
         self.started = time.monotonic()
         self.token = CancellationToken()
         self.task: asyncio.Task[Any] | None = None  # the task that owns the run, where a task does
@@ -127,6 +130,7 @@ class Run:
         self.resolved = False  # whether there is an instance (or none is needed)
         self.timed_out = False
         self.outcome: Outcome | None = None
+        self._is_cancelled = False
         self._instance: Any = None
         self._exit: Callable[..., Any] | None = None
 
@@ -158,6 +162,8 @@ class Run:
                 return Cancelled()
             return Failed(_without_our_frames(error))
         raised = await self._close(None) if self._exit is not None else None
+        if raised is not None and self._is_cancellation(raised):
+            return Cancelled()
         return Succeeded(value) if raised is None else Failed(raised)
 
     async def settle(self, call: Calls, error: BaseException) -> None:
@@ -176,9 +182,10 @@ class Run:
         return self._exit is not None or self.job.target.handler(self._instance) is not None
 
     def cancel(self) -> None:
-        """Ask the run to end through its token, and cancel the task that owns it. From any thread."""
+        """Ask the run to end through its token, and cancel the task that owns it, once. From any thread."""
         self.token.request_cancellation()
-        if self.task is not None:
+        if self.task is not None and not self._is_cancelled:
+            self._is_cancelled = True
             with suppress(RuntimeError):  # its loop is closed: the task is gone
                 self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 

@@ -29,7 +29,7 @@ from typing import Any
 from ._calls import InThread, drive, in_task
 from ._job import Resolver
 from ._ledger import Ledger
-from ._outcome import Cancelled, NeedsTask, Outcome, Skipped
+from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Skipped
 from ._run import Run
 from ._tick import Ticket
 
@@ -72,7 +72,7 @@ class Runner:
             if not run.job.target.is_coroutine:
                 outcome = context.run(drive, run.perform(self._in_thread, self.resolver))
             if isinstance(outcome, NeedsTask):
-                reported: Future[Outcome] = Future()
+                reported: Future[Outcome | Skipped] = Future()
                 self._start_task(self._get_loop(), run, ticket, reported, outcome.scope)
                 with suppress(CancelledError):
                     return reported.result()
@@ -95,9 +95,9 @@ class Runner:
             if target.is_coroutine and (self.resolver is None or target.job_type is None):
                 return await self._run_here(run, ticket)
             loop = asyncio.get_running_loop()
-            outcome: Outcome = NeedsTask(None)
+            outcome: Outcome | Skipped = NeedsTask(None)
             if not target.is_coroutine:
-                reported: Future[Outcome] = Future()
+                reported: Future[Outcome | Skipped] = Future()
                 own = partial(copy_context().run, self._own_in_worker, run, ticket, reported)
                 loop.run_in_executor(None, own)
                 outcome = await _reported(run, reported)
@@ -131,7 +131,7 @@ class Runner:
         self.ledger.ended(run)
 
     def _start_task(
-        self, loop: asyncio.AbstractEventLoop, run: Run, ticket: Ticket, reported: Future[Outcome], scope: Any
+        self, loop: asyncio.AbstractEventLoop, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped], scope: Any
     ) -> None:
         def start() -> None:
             run.task = loop.create_task(self._own_in_task(run, ticket, reported, scope))
@@ -139,12 +139,19 @@ class Runner:
 
         def never_began(_: object) -> None:  # for a task that was cancelled before its first step; else nothing
             reported.cancel()
-            self.ledger.drop(run)
+            if run in run.job.running:
+                run.token.request_cancellation()
+                self.ledger.withdraw(run)
 
         loop.call_soon_threadsafe(start)
 
-    async def _own_in_task(self, run: Run, ticket: Ticket, reported: Future[Outcome], scope: Any) -> None:
+    async def _own_in_task(self, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped], scope: Any) -> None:
         """The whole life of a run in a task of its own."""
+        skipped = self.ledger.withdraw(run)
+        if skipped is not None:
+            if reported.set_running_or_notify_cancel():
+                reported.set_result(skipped)
+            return
         outcome = await run.perform(in_task, self.resolver, scope)
         alone = not reported.set_running_or_notify_cancel()
         error = self.ledger.acted(run, outcome, alone=alone)
@@ -161,9 +168,17 @@ class Runner:
                 await routed.wait()
             await self._settle(run, error)
 
-    def _own_in_worker(self, run: Run, ticket: Ticket, reported: Future[Outcome]) -> None:
+    def _own_in_worker(self, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped]) -> None:
         """The whole life of a sync run in a worker thread of the event loop."""
-        outcome = drive(run.perform(self._in_thread, self.resolver))
+        skipped = self.ledger.withdraw(run)
+        if skipped is not None:
+            if reported.set_running_or_notify_cancel():
+                reported.set_result(skipped)
+            return
+        try:
+            outcome = drive(run.perform(self._in_thread, self.resolver))
+        except BaseException as exc:  # noqa: BLE001 - a GeneratorExit of the job's own
+            outcome = Failed(exc)
         alone = not reported.set_running_or_notify_cancel()
         if isinstance(outcome, NeedsTask):
             if alone:
@@ -191,6 +206,7 @@ class Runner:
 
         def settle() -> None:
             context.run(drive, run.settle(self._in_thread, error))
+            self.ledger.settling.discard(owner)
             self.ledger.ended(run)
 
         def resume() -> None:
@@ -199,7 +215,8 @@ class Runner:
             else:  # an executor with other habits: never on the scheduler's own thread
                 threading.Thread(target=settle, name=f"bgjobs-{run.key}", daemon=True).start()
 
-        if self.listening:
+        if self.listening and run.generation == self.ledger.generation:
+            self.ledger.settling.add(owner)
             here = self._await_submission(run.job.options.executor)
             self._expect(ticket, resume)
         else:
@@ -221,7 +238,7 @@ class Runner:
             resume()
 
 
-async def _reported(run: Run, reported: Future[Outcome]) -> Outcome:
+async def _reported(run: Run, reported: Future[Outcome | Skipped]) -> Outcome | Skipped:
     """Wait for what the owner of a run reports; when cancelled meanwhile, pass that on and leave the owner alone."""
     try:
         return await asyncio.wrap_future(reported)

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from apscheduler.events import (
@@ -95,6 +95,7 @@ class SchedulerBridge:
             )
         self.started_here = False
         self._listener: Callable[[Any], None] | None = None
+        self._warner: Callable[[Any], None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -158,7 +159,8 @@ class SchedulerBridge:
 
     def warn_when_started(self, warn: Callable[[], None]) -> None:
         """Have `warn` called when the owner of the scheduler starts it."""
-        self.scheduler.add_listener(lambda _: warn(), EVENT_SCHEDULER_STARTED)
+        self._warner = lambda _: warn()
+        self.scheduler.add_listener(self._warner, EVENT_SCHEDULER_STARTED)
 
     # -- executors and job stores --------------------------------------------------------------------------------
 
@@ -202,21 +204,22 @@ class SchedulerBridge:
 
         def dispatch(event: Any) -> None:
             if event.code == EVENT_JOB_ERROR:
-                errored((event.job_id, event.scheduled_run_time))
+                errored((event.job_id, event.scheduled_run_time.astimezone(UTC)))
             elif not event.job_id.startswith(PREFIX):
                 return  # somebody else's job
             elif event.code == EVENT_JOB_MISSED:
-                missed(event.job_id[len(PREFIX) :], event.scheduled_run_time)
+                missed(event.job_id[len(PREFIX) :], event.scheduled_run_time.astimezone(UTC))
             else:
                 for scheduled_at in event.scheduled_run_times:
-                    overlapped(event.job_id[len(PREFIX) :], scheduled_at)
+                    overlapped(event.job_id[len(PREFIX) :], scheduled_at.astimezone(UTC))
 
         self._listener = dispatch
         self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
 
     def unlisten(self) -> None:
-        """The reverse of `listen`."""
+        """The reverse of `listen` and `warn_when_started`."""
         self.scheduler.remove_listener(self._listener)
+        self.scheduler.remove_listener(self._warner)
 
     # -- start and stop ------------------------------------------------------------------------------------------
 
@@ -273,9 +276,11 @@ class SchedulerBridge:
             # A shutdown wakes the scheduler's thread for one more pass, whose runs no executor takes any more: what
             # came due meanwhile would be lost to a persistent store, and a one-shot in memory would end the thread.
             self.scheduler._process_jobs = lambda: None  # noqa: SLF001
-            self.scheduler.shutdown(wait=False)
-            if self.kind == BACKGROUND:  # its thread has ended; a blocking one is still on its way out
-                self._process_again()
+            try:
+                self.scheduler.shutdown(wait=False)
+            finally:
+                if self.kind == BACKGROUND:  # its thread has ended; a blocking one is still on its way out
+                    self._process_again()
         elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)

@@ -108,8 +108,8 @@ class Schedule:
         trigger: The APScheduler trigger.
         following: Tells the fire time after one; ``None`` where that cannot be told (jitter, triggers of others).
         entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
-        expected: The next fire time; ``None`` where it is not known or there is none.
-        ticked_at: The latest fire time that APScheduler came with.
+        expected: The next fire time (UTC); ``None`` where it is not known or there is none.
+        ticked_at: The latest fire time that APScheduler came with (UTC).
         paused_at: Since when the job is paused; ``None`` where it is not.
     """
 
@@ -123,14 +123,19 @@ class Schedule:
     def begin(self) -> None:
         """Expect the first fire time from now on."""
         self.ticked_at = None
-        self.expected = self.trigger.get_next_fire_time(None, datetime.now(UTC))
+        self.expected = self.after(None, datetime.now(UTC))
 
     def tick(self, fire_time: datetime) -> int:
-        """Take note of a fire time that APScheduler came with. Returns how many before it were left out."""
+        """Take note of a fire time that APScheduler came with. Returns how many before it were left out.
+
+        Nothing changes for one that comes after a later one: a run that waited for its executor.
+        """
+        if self.ticked_at is not None and fire_time <= self.ticked_at:
+            return 0
         expected, self.ticked_at, self.expected = self.expected, fire_time, None
         if self.following is None:
             return 0
-        self.expected = self.following(fire_time)
+        self.expected = self.after(fire_time, fire_time)
         return 0 if expected is None or expected >= fire_time else self.count(expected, fire_time)
 
     def count(self, begin: datetime | None, end: datetime) -> int:
@@ -138,24 +143,32 @@ class Schedule:
         counted = 0
         while self.following and begin is not None and begin < end and counted < MANY:
             counted += 1
-            begin = self.following(begin)
+            begin = self.after(begin, begin)
         return counted
 
     def after(self, fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The fire time after one; for ``None``, the first from `now` on. Without jitter where that can be told."""
+        """The fire time after one, in UTC; for ``None``, the first from `now` on."""
         if self.following is not None and fire_time is not None:
-            return self.following(fire_time)
-        return self.trigger.get_next_fire_time(fire_time, now)  # type: ignore[no-any-return]
+            found = self.following(fire_time)
+        else:
+            found = self.trigger.get_next_fire_time(fire_time, now)
+        return None if found is None else found.astimezone(UTC)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it was paused, by us or through APScheduler itself."""
+        return self.paused_at is not None or (hasattr(self.entry, "next_run_time") and self.entry.next_run_time is None)
 
     def next_run_time(self, now: datetime) -> datetime | None:
         """The next fire time; ``None`` while paused, and when none is left."""
-        if self.paused_at is not None:
+        if self.is_paused:
             return None
-        if hasattr(self.entry, "next_run_time"):  # what somebody changed through APScheduler itself counts
-            held: datetime | None = self.entry.next_run_time
-            if held is None or held != self.ticked_at:
-                return held
-        return self.expected or self.trigger.get_next_fire_time(self.ticked_at, now)
+        held: datetime | None = getattr(self.entry, "next_run_time", None)
+        if held is not None and held.astimezone(UTC) != self.ticked_at:  # changed through APScheduler itself, maybe
+            return held
+        due = self.expected or self.after(self.ticked_at, now)
+        zone = getattr(self.trigger, "timezone", None)
+        return due.astimezone(zone) if due is not None and zone is not None else due
 
     def overdue(self, now: datetime) -> float | None:
         """The seconds by which a run is overdue; ``None`` where none is, or not by much."""
@@ -167,7 +180,7 @@ class Schedule:
 def row(key: str, cron: str | None, running: int, schedule: Schedule | None, tally: Tally) -> JobStatus:
     """A picture of one job as it is now."""
     due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
-    paused = schedule is not None and schedule.paused_at is not None
+    paused = schedule is not None and schedule.is_paused
     timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
     return JobStatus(
         key=key,

@@ -27,6 +27,15 @@ class Application(Protocol):
 applications: dict[str, Application] = {}
 
 
+def enlist(application: str, app: Application) -> str:
+    """Make an application known under its name, or the nearest that is free in this process."""
+    name, n = application, 1
+    while applications.setdefault(name, app) is not app:
+        n += 1
+        name = f"{application}#{n}"
+    return name
+
+
 def fire(application: str, key: str, kind: str) -> object:
     """What an executor with threads calls; job stores hold a reference to it, so its name and arguments stay."""
     app = applications.get(application)
@@ -51,9 +60,10 @@ def _fire_time() -> datetime:
     """The fire time that APScheduler computed, from the variable ``run_time`` of its function that calls `fire`.
 
     APScheduler 3 tells a job its fire time in no other way; a test pins the name. Where the caller has none, it is now.
+    In UTC, since two times of one zone compare without their offsets.
     """
     run_time = sys._getframe(2).f_locals.get("run_time")  # noqa: SLF001
-    return run_time if isinstance(run_time, datetime) else datetime.now(UTC)
+    return run_time.astimezone(UTC) if isinstance(run_time, datetime) else datetime.now(UTC)
 
 
 def _unknown(application: str, key: str, ticket: Ticket) -> Skipped:

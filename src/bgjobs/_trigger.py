@@ -99,7 +99,8 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
     def following(self, fire_time: datetime) -> datetime | None:
         """The fire time after `fire_time`, without jitter; free where a scheduler has just asked for it."""
         last = self._last
-        return last[2] if last and last[0] is fire_time else self._search(fire_time, fire_time)
+        asked = last is not None and last[0] is not None and (last[0] is fire_time or last[0] == fire_time)
+        return last[2] if last is not None and asked else self._search(fire_time, fire_time)
 
     def _search(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The next fire time without jitter.

@@ -139,9 +139,9 @@ class Step:
     """What becomes of one due run in virtual time.
 
     Attributes:
-        at: When that is decided: the fire time, or when the machine woke up (aware).
+        at: When that is decided: the fire time, or when the machine woke up (UTC).
         key: The key of the job.
-        scheduled_at: The fire time (aware); for an immediate run, the beginning of the walk.
+        scheduled_at: The fire time (UTC); for an immediate run, the beginning of the walk.
         outcome: ``"succeeded"``, or why the run is not made: ``"overlapped"``, ``"missed"`` or ``"coalesced"``.
     """
 
@@ -174,7 +174,8 @@ def walk(
     Returns:
         The steps in the order of time.
     """
-    naps = sorted(asleep)
+    start, end = start.astimezone(UTC), end.astimezone(UTC)  # two times of one zone compare without their offsets
+    naps = sorted((since.astimezone(UTC), until.astimezone(UTC)) for since, until in asleep)
     steps: list[Step] = []
     for job in _lifecycle(jobs).ledger.jobs.values():
         seconds = takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes

@@ -1,0 +1,418 @@
+"""Bad luck in odd places: nothing is lost, nobody waits for ever, and the log is right."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor as Pool
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from apscheduler.events import EVENT_JOB_ERROR
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from bgjobs import BackgroundJobs, CancellationToken, Skipped
+from bgjobs._loop import in_daemon_thread
+from bgjobs._run import Run
+from bgjobs.testing import run_job, walk
+from stage import KINDS, LIMIT, Waiter, cold, stage, until, warm
+
+NIGHTLY = "0 0 3 * * *"
+
+
+def nothing() -> None: ...
+
+
+def now() -> DateTrigger:
+    return DateTrigger(timezone="UTC")
+
+
+def often() -> IntervalTrigger:
+    return IntervalTrigger(seconds=0.05, timezone="UTC")
+
+
+@pytest.fixture(name="kind", params=KINDS)
+def _kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def async_scope(job_type: type[Any]) -> AsyncGenerator[Any]:
+    yield job_type()
+
+
+def counts(jobs: BackgroundJobs, key: str) -> dict[str, int]:
+    (row,) = [row for row in jobs.status() if row.key == key]
+    return {name: n for name, n in {**row.outcomes, **row.not_run}.items() if n}
+
+
+class TestClocks:
+    def test_both_passages_of_a_repeated_hour_are_made(self) -> None:
+        """Two fire times with one wall time and two offsets are two occurrences."""
+        jobs = cold().add_background_job(nothing, key="k", cron="0 0 * * * *", timezone="Europe/Rome")
+        schedule = jobs._lifecycle.ledger.jobs["k"].schedule
+        assert schedule is not None
+        schedule.expected = begin = datetime(2026, 10, 24, 23, tzinfo=UTC)
+        with jobs:
+            for hour in range(4):
+                moment = schedule.trigger.get_next_fire_time(None, begin + timedelta(hours=hour))
+                run = jobs._lifecycle.ledger.begin("k", "scheduled", moment.astimezone(UTC))
+                assert isinstance(run, Run)
+                jobs._lifecycle.ledger.drop(run)
+        assert counts(jobs, "k") == {}
+
+    def test_a_walk_through_that_night_has_both(self) -> None:
+        """Virtual time knows the offsets, too."""
+        jobs = cold().add_background_job(nothing, key="k", cron="0 0 * * * *", timezone="Europe/Rome")
+        start = datetime(2026, 10, 24, 22, 30, tzinfo=UTC)
+        steps = walk(jobs, start, start + timedelta(hours=4))
+        assert [(step.at.hour, step.outcome) for step in steps] == [
+            (23, "succeeded"), (0, "succeeded"), (1, "succeeded"), (2, "succeeded"),
+        ]  # fmt: skip
+
+    def test_ticks_out_of_order_are_counted_once(self) -> None:
+        """A run that waited for its executor comes after the skips that it caused, and sets nothing back."""
+        jobs = cold().add_background_job(nothing, key="k", cron="* * * * * *")
+        ledger, first = jobs._lifecycle.ledger, datetime(2030, 1, 1, tzinfo=UTC)
+        schedule = ledger.jobs["k"].schedule
+        assert schedule is not None
+        schedule.expected = first
+        for seconds in (1, 2):
+            ledger.overlapped("k", first + timedelta(seconds=seconds))
+        run = ledger.begin("k", "scheduled", first)
+        assert isinstance(run, Run)
+        ledger.drop(run)
+        again = ledger.begin("k", "scheduled", first + timedelta(seconds=3))
+        assert isinstance(again, Run)
+        assert counts(jobs, "k") == {"overlapped": 2, "coalesced": 1}
+
+    def test_without_coalescing_nothing_is_called_coalesced(self) -> None:
+        """A job that makes all late runs has none made as one."""
+        jobs = cold().add_background_job(nothing, key="k", cron="* * * * * *", coalesce=False)
+        ledger, first = jobs._lifecycle.ledger, datetime(2030, 1, 1, tzinfo=UTC)
+        schedule = ledger.jobs["k"].schedule
+        assert schedule is not None
+        schedule.expected = first
+        ledger.begin("k", "scheduled", first + timedelta(seconds=5))
+        assert counts(jobs, "k") == {}
+
+
+class BadTextError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("error", [BadTextError(), StopIteration(), StopAsyncIteration()])
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("resolver", [None, async_scope])
+def test_odd_exceptions_are_failures_like_others(kind: str, error: Exception, colour: str, resolver: Any) -> None:
+    """One that has no text, or that Python's own machinery takes for a sign, is handled, and the schedule goes on."""
+    seen = Waiter()
+
+    class Sync:
+        def action_to_do(self) -> None:
+            raise error
+
+        def on_exception(self, exception: Exception) -> None:
+            seen(type(exception))
+            raise error
+
+    class Async:
+        async def action_to_do(self) -> None:
+            raise error
+
+        async def on_exception(self, exception: Exception) -> None:
+            seen(type(exception))
+            raise error
+
+    job = Sync if colour == "sync" else Async
+    with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), resolver=resolver) as jobs:
+        seen.wait(2)
+    assert counts(jobs, "k")["failed"] >= 2
+    assert jobs._lifecycle.ledger._live == set()
+
+
+def test_a_system_exit_of_a_handler_stops_no_loop(kind: str, records: Any) -> None:
+    """An ``async def on_exception`` of a sync job that raises `SystemExit` is logged; everything goes on."""
+    seen = Waiter()
+
+    class Job:
+        def action_to_do(self) -> None:
+            raise ValueError
+
+        async def on_exception(self, exception: Exception) -> None:
+            seen()
+            raise SystemExit(3)
+
+    with stage(kind, lambda jobs: jobs.add_background_job(Job, trigger=often())):
+        seen.wait(3)
+    assert any("raised SystemExit" in text for text in records.texts("ERROR"))
+
+
+def test_a_generator_exit_of_a_job_is_a_failure() -> None:
+    """A sync job that raises it in a worker of the event loop does not vanish."""
+
+    def leave() -> None:
+        raise GeneratorExit
+
+    jobs = cold().add_background_job(leave, key="k", trigger=now())
+    with warm("asyncio", jobs):
+        until(lambda: counts(jobs, "k"))
+    assert counts(jobs, "k") == {"failed": 1}
+
+
+class TestClosing:
+    def test_a_run_that_outlived_a_close_is_settled_after_the_next_warm_up(self, monkeypatch: Any) -> None:
+        """Its failure is nobody's event any more; its handler is called all the same."""
+        monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
+        seen, started, release = Waiter(), threading.Event(), threading.Event()
+
+        class Job:
+            def action_to_do(self) -> None:
+                started.set()
+                release.wait(LIMIT)
+                raise ValueError("late")
+
+            def on_exception(self, exception: Exception) -> None:
+                seen(str(exception))
+
+        jobs = cold(shutdown_timeout=0.05).add_background_job(Job, trigger=now()).warm_up()
+        assert started.wait(LIMIT)
+        jobs.close()
+        jobs._lifecycle.ledger.jobs["Job"].schedule.trigger = DateTrigger(datetime(2040, 1, 1, tzinfo=UTC))  # type: ignore[union-attr]
+        with jobs:
+            release.set()
+            assert seen.wait() == ["late"]
+        assert jobs._lifecycle.ledger._live == set()
+
+    async def test_a_run_that_waited_for_a_thread_does_not_begin_after_the_close(self, records: Any) -> None:
+        """Its action would find everything closed; it is skipped with the reason."""
+        started, release = threading.Event(), threading.Event()
+        asyncio.get_running_loop().set_default_executor(Pool(1))
+
+        def hog() -> None:
+            started.set()
+            release.wait(LIMIT)
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), shutdown_timeout=5.0).add_background_job(hog, trigger=now())
+        jobs.warm_up()
+        await in_daemon_thread(lambda: started.wait(LIMIT))
+        jobs.add_background_job(lambda: records.append({"message": "ran"}), key="queued", trigger=now())
+        await in_daemon_thread(lambda: until(lambda: len(jobs._lifecycle.ledger._live) == 2))
+        closing = asyncio.create_task(jobs.aclose())
+        await in_daemon_thread(lambda: until(lambda: jobs._lifecycle.ledger._closing))
+        release.set()
+        await closing
+        assert counts(jobs, "queued") == {"closing": 1}
+        assert "ran" not in records.texts()
+
+    def test_a_job_store_that_hangs_does_not_hold_it_up(self, records: Any, monkeypatch: Any) -> None:
+        """Running jobs are asked to end, and the close comes back, while the scheduler is stuck in its store."""
+        monkeypatch.setattr("bgjobs._lifecycle.STOP_TIMEOUT", 0.1)
+        stuck, release, asked = threading.Event(), threading.Event(), Waiter()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def get_due_jobs(self, moment: datetime) -> Any:
+                if going.is_set():
+                    stuck.set()
+                    release.wait(LIMIT)
+                return super().get_due_jobs(moment)
+
+        going = threading.Event()
+
+        def job(cancellation_token: CancellationToken) -> None:
+            going.set()
+            asked(cancellation_token.wait(LIMIT))
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        jobs = cold(scheduler, shutdown_timeout=0.2).add_background_job(job, trigger=now())
+        jobs.add_background_job(nothing, trigger=often()).warm_up()
+        assert stuck.wait(LIMIT)
+        jobs.close()
+        assert not jobs.is_warm
+        assert asked.wait() == [True]
+        assert any("the scheduler does not answer" in text for text in records.texts("WARNING"))
+        release.set()
+        until(lambda: not scheduler.running)
+
+    def test_a_job_store_that_raises_at_the_end_ruins_nothing(self) -> None:
+        """The error comes through, the jobs are closed, and another warm-up works."""
+        seen, fails = Waiter(), [True]
+
+        class Failing(MemoryJobStore):  # type: ignore[misc]
+            def shutdown(self) -> None:
+                super().shutdown()
+                if fails.pop():
+                    raise OSError("cannot flush")
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Failing()})
+        jobs = cold(scheduler).add_background_job(lambda: seen(), key="k", trigger=often()).warm_up()
+        with pytest.raises(OSError, match="cannot flush"):
+            jobs.close()
+        assert not jobs.is_warm
+        fails.append(False)
+        scheduler._event.set()
+        with jobs:
+            seen.wait(len(seen.seen) + 2)
+
+    async def test_a_drain_during_the_closing_of_a_scope_is_a_cancellation(self, records: Any) -> None:
+        """A run whose action was done is not called failed because its scope was slow."""
+        closing = asyncio.Event()
+
+        @asynccontextmanager
+        async def slow_scope(job_type: type[Any]) -> AsyncGenerator[Any]:
+            yield job_type()
+            closing.set()
+            await asyncio.Event().wait()
+
+        class Job:
+            async def action_to_do(self) -> None: ...
+
+        async with cold(resolver=slow_scope, shutdown_timeout=0.05).add_background_job(Job, trigger=now()) as jobs:
+            await closing.wait()
+        assert counts(jobs, "Job") == {"cancelled": 1}
+        assert records.texts("ERROR") == []
+
+    async def test_a_cancelled_aclose_leaves_the_close_to_itself(self) -> None:
+        """Whoever gives up waiting for it breaks nothing."""
+
+        async def slow(cancellation_token: CancellationToken) -> None:
+            started.set()
+            await cancellation_token.wait_async()
+            await asyncio.sleep(0.2)
+
+        started = asyncio.Event()
+        jobs = cold().add_background_job(slow, trigger=now()).warm_up()
+        await started.wait()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(jobs.aclose(), 0.01)
+        await jobs.aclose()
+        assert not jobs.is_warm
+
+    def test_a_listener_of_the_error_may_close(self) -> None:
+        """Somebody's own listener runs in the worker of the failed run; from there closing is only requested."""
+        seen, scheduler = Waiter(), BackgroundScheduler(timezone="UTC")
+        jobs = cold(scheduler)
+
+        def closing(_: Any) -> None:
+            jobs.close()
+            seen("closed")
+
+        scheduler.add_listener(closing, EVENT_JOB_ERROR)
+
+        def fail() -> None:
+            raise ValueError
+
+        jobs.add_background_job(fail, trigger=now(), on_exception=lambda _: seen("handled"))
+        with jobs:
+            assert seen.wait(2) == ["closed", "handled"]
+
+    async def test_sync_code_in_an_async_scope_is_not_left_alone(self, monkeypatch: Any, records: Any) -> None:
+        """Its scope stays open until its thread has ended, and the drain names it."""
+        monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
+        started, release, events = threading.Event(), threading.Event(), Waiter()
+
+        @asynccontextmanager
+        async def scope(job_type: type[Any]) -> AsyncGenerator[Any]:
+            try:
+                yield job_type()
+            finally:
+                events("scope closed")
+
+        class Job:
+            def action_to_do(self) -> None:
+                started.set()
+                release.wait(LIMIT)
+                events("action ended")
+
+        jobs = cold(resolver=scope, shutdown_timeout=0.05).add_background_job(Job, trigger=now()).warm_up()
+        await asyncio.to_thread(started.wait, LIMIT)
+        await jobs.aclose()
+        assert "did not end in time and is left behind" in records.texts("WARNING")[-1]
+        release.set()
+        assert await asyncio.to_thread(events.wait, 2) == ["action ended", "scope closed"]
+
+
+def test_a_blocking_scheduler_whose_loop_dies_is_closed(records: Any) -> None:
+    """Its running job is asked to end and awaited before the error comes through."""
+    asked, going = Waiter(), threading.Event()
+
+    class Breaking(MemoryJobStore):  # type: ignore[misc]
+        def update_job(self, job: Any) -> None:
+            going.wait(LIMIT)
+            raise OSError("db gone")
+
+    def job(cancellation_token: CancellationToken) -> None:
+        going.set()
+        asked(cancellation_token.wait(LIMIT))
+
+    jobs = cold(BlockingScheduler(timezone="UTC", jobstores={"default": Breaking()}))
+    jobs.add_background_job(job, key="first", trigger=now()).add_background_job(nothing, trigger=often())
+    with pytest.raises(OSError, match="db gone"):
+        jobs.warm_up()
+    assert asked.seen == [True]
+    assert not jobs.is_warm
+
+
+def test_a_job_may_add_jobs_while_the_others_are_being_warmed_up() -> None:
+    """On a running scheduler the first immediate run comes before the last job is scheduled."""
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(2)})
+    scheduler.start()
+    jobs, added = cold(scheduler), Waiter()
+
+    def add() -> None:
+        for n in range(20):
+            jobs.add_background_job(nothing, key=f"added-{n}", cron=NIGHTLY)
+        added()
+
+    jobs.add_background_job(add, cron=NIGHTLY, run_immediately=True)
+    for n in range(200):
+        jobs.add_background_job(nothing, key=f"job-{n}", cron=NIGHTLY)
+    with jobs:
+        added.wait()
+        assert len(scheduler.get_jobs()) == 221
+    scheduler.shutdown()
+
+
+def test_a_paused_job_makes_no_immediate_run(records: Any) -> None:
+    """Paused means paused at warm-up, too; the run that is not made is told and counted."""
+    jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY, run_immediately=True)
+    jobs.pause("k")
+    with jobs:
+        assert counts(jobs, "k") == {"paused": 1}
+    assert "was skipped: the job is paused" in records.texts("WARNING")[0]
+
+
+def test_a_job_that_was_paused_through_apscheduler_is_paused() -> None:
+    """It is not called finished."""
+    scheduler = BackgroundScheduler(timezone="UTC")
+    with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY) as jobs:
+        scheduler.pause_job("bgjobs:k")
+        (row,) = jobs.status()
+    assert (row.paused, row.finished) == (True, False)
+
+
+def test_nothing_of_ours_stays_on_somebody_elses_scheduler() -> None:
+    """Not even the listener that warned of a start without warm-up."""
+    scheduler = BackgroundScheduler(timezone="UTC")
+    with cold(scheduler):
+        pass
+    assert scheduler._listeners == []
+
+
+def test_a_skipped_value_is_what_a_withdrawn_run_leaves() -> None:
+    """The kit tells a run that came too late as skipped."""
+    jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+    jobs._lifecycle.ledger.reopen()
+    jobs._lifecycle.ledger.shut()
+    assert isinstance(jobs._lifecycle.runner.fire("k", "a run", ("id", datetime.now(UTC))), Skipped)
+    assert run_job(jobs, "k").outcome == "succeeded"
