@@ -8,26 +8,28 @@ import threading
 import pytest
 
 from bgjobs._signals import on_stop_signal
+from stage import Waiter
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
     """Its echo, as of a signal to a process and to its group, is no second one."""
-    stopped = []
-    with on_stop_signal(lambda: stopped.append(1)):
+    stopped = Waiter()
+    with on_stop_signal(stopped):
         signal.raise_signal(number)
         signal.raise_signal(number)
-    assert stopped == [1]
+        stopped.wait()
+    assert len(stopped.seen) == 1
 
 
 def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time of an echo, the handler from before is called."""
     monkeypatch.setattr("bgjobs._signals.ECHO", -1)
-    stopped = []
-    with pytest.raises(KeyboardInterrupt), on_stop_signal(lambda: stopped.append(1)):  # noqa: PT012
+    stopped = Waiter()
+    with pytest.raises(KeyboardInterrupt), on_stop_signal(stopped):  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-    assert stopped == [1]
+    assert len(stopped.seen) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
