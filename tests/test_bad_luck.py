@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor as Pool
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -416,3 +417,77 @@ def test_a_skipped_value_is_what_a_withdrawn_run_leaves() -> None:
     jobs._lifecycle.ledger.shut()
     assert isinstance(jobs._lifecycle.runner.fire("k", "a run", ("id", datetime.now(UTC))), Skipped)
     assert run_job(jobs, "k").outcome == "succeeded"
+
+
+def test_run_comes_back_in_spite_of_a_thread_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the event loop does not wait for a job that was left behind."""
+    monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
+    started, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        release.wait(LIMIT)
+
+    jobs = cold(shutdown_timeout=0.05).add_background_job(hang, trigger=now())
+    closer = threading.Thread(target=lambda: (started.wait(LIMIT), jobs.close()))  # type: ignore[func-returns-value]
+    closer.start()
+    jobs.run()
+    closer.join()
+    assert not release.is_set()
+    assert not jobs.is_warm
+    release.set()
+
+
+class TestWhatIsGone:
+    def test_events_of_removed_jobs_are_passed_over(self, records: Any) -> None:
+        """A job may be removed while APScheduler is about to tell of it."""
+        ledger = cold()._lifecycle.ledger
+        for tell in (ledger.missed, ledger.overlapped):
+            tell("gone", datetime.now(UTC))
+        ledger.dropped("gone", datetime.now(UTC), "paused", "the job was removed first")
+        assert records == []
+
+    def test_a_run_is_dropped_once(self) -> None:
+        """Forgetting it again changes nothing."""
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+        run = jobs._lifecycle.ledger.begin("k", "a run", datetime.now(UTC))
+        assert isinstance(run, Run)
+        jobs._lifecycle.ledger.drop(run)
+        jobs._lifecycle.ledger.drop(run)
+        assert jobs._lifecycle.ledger._live == set()
+
+    def test_a_job_that_is_registered_while_closing_waits_for_the_next_warm_up(self) -> None:
+        """It is kept, and not scheduled on what is being closed."""
+        with cold() as jobs:
+            entries, jobs._lifecycle._entries = jobs._lifecycle._entries, None
+            jobs.add_background_job(nothing, key="late", cron=NIGHTLY)
+            jobs._lifecycle._entries = entries
+            assert jobs._lifecycle._bridge.scheduler.get_jobs() == []  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("owner", ["_own_in_worker", "_own_in_task"])
+    @pytest.mark.parametrize("given_up", [False, True])
+    def test_a_withdrawn_run_is_told_to_whoever_still_waits(self, owner: str, given_up: bool) -> None:
+        """Its owner skips it, whether or not APScheduler's task is still there to hear of it."""
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+        run = jobs._lifecycle.ledger.begin("k", "a run", datetime.now(UTC))
+        assert isinstance(run, Run)
+        run.token.request_cancellation()
+        reported: Future[Any] = Future()
+        if given_up:
+            reported.cancel()
+        arguments = (run, ("id", datetime.now(UTC)), reported)
+        runner = jobs._lifecycle.runner
+        if owner == "_own_in_worker":
+            runner._own_in_worker(*arguments)
+        else:
+            asyncio.run(runner._own_in_task(*arguments, None))
+        assert reported.cancelled() or reported.result() == Skipped("the jobs are being closed")
+        assert counts(jobs, "k") == {"closing": 1}
+
+    def test_the_kit_waits_for_its_own_run(self) -> None:
+        """The result of another run that ends meanwhile is not taken for it; a walk without fire times is empty."""
+        jobs = cold().add_background_job(nothing, key="inner", cron=NIGHTLY)
+        jobs.add_background_job(lambda: run_job(jobs, "inner").outcome, key="outer", cron=NIGHTLY)
+        assert run_job(jobs, "outer").value == "succeeded"
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        assert walk(jobs, start, start + timedelta(hours=1)) == []
