@@ -162,9 +162,7 @@ class Run:
                 return Cancelled()
             return Failed(_without_our_frames(error))
         raised = await self._close(None) if self._exit is not None else None
-        if raised is not None and self._is_cancellation(raised):
-            return Cancelled()
-        return Succeeded(value) if raised is None else Failed(raised)
+        return self._closed(value, raised)
 
     async def settle(self, call: Calls, error: BaseException) -> None:
         """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
@@ -260,6 +258,12 @@ class Run:
     def _timed_out(self, seconds: float) -> TimeoutError:
         self.timed_out = True
         return TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
+
+    def _closed(self, value: object, raised: BaseException | None) -> Outcome:
+        """The outcome of a run whose action returned `value`, and whose scope raised, or did not, when it was closed."""
+        if raised is None:
+            return Succeeded(value)
+        return Cancelled() if self._is_cancellation(raised) else Failed(raised)
 
     def _is_cancellation(self, error: BaseException) -> bool:
         """A drain or a cancelled task is no failure; a stray `CancelledError` from inside the job is one."""
