@@ -260,7 +260,7 @@ class Run:
         return TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
 
     def _closed(self, value: object, raised: BaseException | None) -> Outcome:
-        """The outcome of a run whose action returned `value`, and whose scope raised, or did not, when it was closed."""
+        """The outcome of a run whose action returned `value`, and whose scope `raised` when it was closed, or not."""
         if raised is None:
             return Succeeded(value)
         return Cancelled() if self._is_cancellation(raised) else Failed(raised)
