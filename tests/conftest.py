@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from loguru import logger
 
-from stage import Records
+from stage import KINDS, Records
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,12 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith("BGJOBS"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="kind", params=KINDS)
+def _kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of scheduler in turn."""
+    return str(request.param)
 
 
 @pytest.fixture(name="records")

@@ -11,14 +11,32 @@ from typing import Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from bgjobs import BackgroundJobs, BackgroundJobsSettings, Resolver
 
 KINDS = ["asyncio", "background", "blocking"]
 CLASSES = {"asyncio": AsyncIOScheduler, "background": BackgroundScheduler, "blocking": BlockingScheduler}
 
+NIGHTLY = "0 0 3 * * *"
+
 #: Seconds until a test that waits for something gives up; never how long it takes.
 LIMIT = 20.0
+
+
+def nothing() -> None:
+    """A job that does nothing."""
+
+
+def now() -> DateTrigger:
+    """Due at once."""
+    return DateTrigger(timezone="UTC")
+
+
+def often() -> IntervalTrigger:
+    """Due twenty times a second."""
+    return IntervalTrigger(seconds=0.05, timezone="UTC")
 
 
 def cold(scheduler: Any = None, *, resolver: Resolver | None = None, **settings: Any) -> BackgroundJobs:

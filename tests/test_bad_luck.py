@@ -19,31 +19,12 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.date import DateTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from bgjobs import BackgroundJobs, CancellationToken, Skipped
 from bgjobs._loop import in_daemon_thread
 from bgjobs._run import Run
 from bgjobs.testing import run_job, walk
-from stage import KINDS, LIMIT, Waiter, cold, stage, until, warm
-
-NIGHTLY = "0 0 3 * * *"
-
-
-def nothing() -> None: ...
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
-
-
-def often() -> IntervalTrigger:
-    return IntervalTrigger(seconds=0.05, timezone="UTC")
-
-
-@pytest.fixture(name="kind", params=KINDS)
-def _kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+from stage import LIMIT, NIGHTLY, Waiter, cold, nothing, now, often, stage, until, warm
 
 
 @asynccontextmanager

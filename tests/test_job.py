@@ -9,9 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from bgjobs import BackgroundJob, BackgroundJobs, CancellationToken, InvalidJobError, LifecycleError
-from stage import cold
-
-NIGHTLY = "0 0 3 * * *"
+from stage import NIGHTLY, cold
 
 
 class Fine:

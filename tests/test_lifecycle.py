@@ -23,7 +23,6 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.date import DateTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from bgjobs import (
     BackgroundJobs,
@@ -33,25 +32,20 @@ from bgjobs import (
     DuplicateJobError,
     LifecycleError,
 )
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, event_loop_in_a_thread, stage, until, warm
-
-NIGHTLY = "0 0 3 * * *"
-
-
-def nothing() -> None: ...
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
-
-
-def often() -> IntervalTrigger:
-    return IntervalTrigger(seconds=0.05, timezone="UTC")
-
-
-@pytest.fixture(name="kind", params=KINDS)
-def _kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+from stage import (
+    CLASSES,
+    LIMIT,
+    NIGHTLY,
+    Waiter,
+    cold,
+    event_loop_in_a_thread,
+    nothing,
+    now,
+    often,
+    stage,
+    until,
+    warm,
+)
 
 
 class TestWarmUp:

@@ -20,9 +20,7 @@ from bgjobs import (
     NeverFiresError,
 )
 from bgjobs._options import JobOptions, Registration
-from stage import cold
-
-NIGHTLY = "0 0 3 * * *"
+from stage import NIGHTLY, cold
 
 
 def job() -> None: ...

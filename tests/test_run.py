@@ -13,26 +13,12 @@ from typing import Any
 import pytest
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from bgjobs import BackgroundJobs, CancellationToken, Cancelled, CurrentRun, LifecycleError, Resolver, current_run
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, stage, until, warm
+from stage import CLASSES, LIMIT, Waiter, cold, now, often, stage, until, warm
 
 YEARLY = "0 0 0 1 1 *"
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
-
-
-def often() -> IntervalTrigger:
-    return IntervalTrigger(seconds=0.05, timezone="UTC")
-
-
-@pytest.fixture(name="kind", params=KINDS)
-def _kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(name="colour", params=["async", "sync"])
@@ -615,8 +601,9 @@ def test_the_own_loguru_calls_of_a_job_carry_its_key_and_run_id(kind: str, colou
     with stage(kind, lambda jobs: jobs.add_background_job(job_class(colour, act, handle), key="k", trigger=now())):
         (run_id,) = seen.wait()
     extras = {r["message"]: r["extra"] for r in records if r["message"].startswith("from")}
-    expected = {"job": "k", "run_id": run_id}
-    assert extras == {"from the job": expected, "from the handler": expected}
+    assert extras["from the job"] == extras["from the handler"]
+    assert extras["from the job"].keys() == {"job", "run_id", "scheduled_at"}
+    assert (extras["from the job"]["job"], extras["from the job"]["run_id"]) == ("k", run_id)
 
 
 def test_successes_are_logged_only_when_asked(kind: str, records: Any) -> None:

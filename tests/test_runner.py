@@ -14,19 +14,13 @@ import pytest
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.date import DateTrigger
 
 from bgjobs import BackgroundJobs, Cancelled, Skipped
 from bgjobs._calls import drive
 from bgjobs._loop import LoopThread, in_daemon_thread, wait_in_thread
-from stage import LIMIT, Waiter, cold, event_loop_in_a_thread, until, warm
+from stage import LIMIT, NIGHTLY, Waiter, cold, event_loop_in_a_thread, now, until, warm
 
-NIGHTLY = "0 0 3 * * *"
 TICKET = ("bgjobs:k", datetime(2030, 1, 1, tzinfo=UTC))
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
 
 
 @contextmanager

@@ -25,26 +25,12 @@ from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, Skipped, current_run
 from bgjobs._tick import applications, fire, fire_async
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, stage, until, warm
-
-NIGHTLY = "0 0 3 * * *"
-
-
-def nothing() -> None: ...
+from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, now, stage, until, warm
 
 
 def stored(url: str) -> SQLAlchemyJobStore:
     """A persistent job store that keeps no connection open."""
     return SQLAlchemyJobStore(url=url, engine_options={"poolclass": NullPool})
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
-
-
-@pytest.fixture(name="kind", params=KINDS)
-def _kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class TestWhatIsNotPublic:

@@ -16,35 +16,29 @@ from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, CancellationToken, Health, JobStatus, LifecycleError, UnknownJobError, current_run
 from bgjobs._status import MANY
-from stage import CLASSES, KINDS, LIMIT, Waiter, cold, event_loop_in_a_thread, stage, until, warm
-
-NIGHTLY = "0 0 3 * * *"
-
-
-def nothing() -> None: ...
-
-
-def now() -> DateTrigger:
-    return DateTrigger(timezone="UTC")
-
-
-def often() -> IntervalTrigger:
-    return IntervalTrigger(seconds=0.05, timezone="UTC")
+from stage import (
+    CLASSES,
+    LIMIT,
+    NIGHTLY,
+    Waiter,
+    cold,
+    event_loop_in_a_thread,
+    nothing,
+    now,
+    often,
+    stage,
+    until,
+    warm,
+)
 
 
 def row(jobs: BackgroundJobs, key: str) -> JobStatus:
     (found,) = [status for status in jobs.status() if status.key == key]
     return found
-
-
-@pytest.fixture(name="kind", params=KINDS)
-def _kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class TestStatus:

@@ -15,9 +15,8 @@ import pytest
 
 from bgjobs import InvalidJobError, LifecycleError, UnknownJobError
 from bgjobs.testing import RunResult, Step, arun_job, collect, run_job, walk
-from stage import Waiter, cold
+from stage import NIGHTLY, Waiter, cold
 
-NIGHTLY = "0 0 3 * * *"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -130,7 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_logging(arguments.log_level, json=arguments.log_json)
     jobs = _jobs(arguments)
     if "log_runs" not in jobs._settings.model_fields_set:
-        jobs._lifecycle.ledger._log_runs = True
+        jobs._lifecycle.ledger.log_runs = True
     if arguments.once is not None:
         return _once(jobs, arguments.once)
     try:

@@ -34,7 +34,7 @@ class Ledger:
         self.abandoned: list[Run] = []
         self.settling: set[int] = set()
         self.observers: list[Callable[[Run, Outcome], object]] = []
-        self._log_runs = log_runs
+        self.log_runs = log_runs
         self._closing = False
         self.generation = 0  # of warm-ups: a run that outlived a close hears nothing of the next scheduler
         self._idle = threading.Condition()  # told of ended runs while closing
@@ -123,7 +123,7 @@ class Ledger:
             _log.failed(run, outcome.error, with_traceback=alone)
         elif isinstance(outcome, Cancelled):
             _log.cancelled(run)
-        elif self._log_runs:
+        elif self.log_runs:
             _log.succeeded(run)
         if run.overlaps > 1:
             _log.overlapped(run, run.overlaps)

@@ -33,12 +33,13 @@ def _of(run: Run) -> Any:
 
 
 def bind_to_context(run: Run) -> None:
-    """Have the job's own loguru calls carry ``job`` and ``run_id``, as ``logger.contextualize`` would.
+    """Have the job's own loguru calls carry ``job``, ``run_id``, ``scheduled_at``, as ``logger.contextualize`` would.
 
     For the rest of the context, which is the run's own and ends with it. `contextualize` itself would take the lock of
     all sinks twice a run.
     """
-    _context.set({**_context.get({}), "job": run.key, "run_id": run.run_id})
+    ours = {"job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
+    _context.set({**_context.get({}), **ours})
 
 
 def described(error: BaseException) -> str:
