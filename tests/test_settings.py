@@ -337,7 +337,7 @@ class TestMistakes:
         [
             ("a.toml", "x = 1\ny = [\n", "not valid TOML: Invalid value (at end of document)"),
             ("a.toml", "cron = */5\n", "not valid TOML: Invalid value (at line 1, column 8)"),
-            ("a.json", '{\n"a": 1,\n}', "not valid JSON: Expecting property name enclosed in double quotes (at line 3"),
+            ("a.json", '{\n"a" 1\n}', "not valid JSON: Expecting ':' delimiter (at line 2"),
             ("a.json", "[1]", "not valid: a JSON file of settings is a table of names and values"),
             ("a.json", '{"a": 1, "a": 2}', "not valid: the key 'a' stands twice in one table"),
             ("a.yaml", "a: [\n", "not valid YAML: expected the node content, but found '<stream end>' (at line 2"),

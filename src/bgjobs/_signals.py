@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Seconds within which a second signal is taken for the same one.
 ECHO = 0.5
 
-_SIGNALLED, _ENDED = b"s", b"e"
+_ENDED = 0  # no signal has this number
 
 
 @contextmanager
@@ -28,12 +28,16 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # A handler interrupts the main thread anywhere, also where that holds a lock which `stop` needs: it only writes.
+    # The interpreter writes the number of each signal into the pipe at once. A handler in Python comes only when the
+    # main thread wakes up, which may be never, and may interrupt it where it holds a lock that `stop` needs.
     reading, writing = os.pipe()
+    os.set_blocking(writing, False)
 
     def watch() -> None:
-        if os.read(reading, 1) == _SIGNALLED:
-            stop()
+        while (number := os.read(reading, 1)[0]) != _ENDED:
+            if number in SIGNALS:
+                stop()
+                return
 
     watcher = threading.Thread(target=watch, name="bgjobs-signals", daemon=True)
     watcher.start()
@@ -48,18 +52,19 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     def handle(number: int, _frame: object) -> None:
         if not first:
             first.append(time.monotonic())
-            os.write(writing, _SIGNALLED)
         elif time.monotonic() - first[0] > ECHO:
             restore()
             signal.raise_signal(number)
 
+    fd_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, handle)
     try:
         yield
     finally:
         restore()
-        os.write(writing, _ENDED)
+        signal.set_wakeup_fd(fd_before)
+        os.write(writing, bytes([_ENDED]))
         watcher.join()
         os.close(reading)
         os.close(writing)
