@@ -45,3 +45,18 @@ def test_outside_the_main_thread_nothing_is_done() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_other_signals_are_left_to_their_handlers() -> None:
+    """A signal that somebody else handles meanwhile asks for nothing."""
+    stopped, other = Waiter(), Waiter()
+    before = signal.signal(signal.SIGUSR1, lambda *_: other())
+    try:
+        with on_stop_signal(stopped):
+            signal.raise_signal(signal.SIGUSR1)
+            assert stopped.seen == []
+            signal.raise_signal(signal.SIGTERM)
+            stopped.wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(other.seen) == 1

@@ -28,8 +28,17 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # The interpreter writes the number of each signal into the pipe at once. A handler in Python comes only when the
-    # main thread wakes up, which may be never, and may interrupt it where it holds a lock that `stop` needs.
+    with _watched_pipe(stop) as writing, _handlers(writing):
+        yield
+
+
+@contextmanager
+def _watched_pipe(stop: Callable[[], object]) -> Generator[int]:
+    """A pipe whose reader calls `stop` at the number of a signal; gives the end to write to.
+
+    The interpreter writes the number of each signal at once. A handler in Python comes only when the main thread wakes
+    up, which may be never, and may interrupt it where it holds a lock that `stop` needs.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
@@ -41,6 +50,18 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
 
     watcher = threading.Thread(target=watch, name="bgjobs-signals", daemon=True)
     watcher.start()
+    try:
+        yield writing
+    finally:
+        os.write(writing, bytes([_ENDED]))
+        watcher.join()
+        os.close(reading)
+        os.close(writing)
+
+
+@contextmanager
+def _handlers(writing: int) -> Generator[None]:
+    """Handlers that have the numbers of signals written to the pipe, and let a second signal through."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def restore() -> None:
@@ -64,7 +85,3 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     finally:
         restore()
         signal.set_wakeup_fd(fd_before)
-        os.write(writing, bytes([_ENDED]))
-        watcher.join()
-        os.close(reading)
-        os.close(writing)
