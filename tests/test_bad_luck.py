@@ -396,7 +396,7 @@ def test_a_skipped_value_is_what_a_withdrawn_run_leaves() -> None:
     jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
     jobs._lifecycle.ledger.reopen()
     jobs._lifecycle.ledger.shut()
-    assert isinstance(jobs._lifecycle.runner.fire("k", "a run", ("id", datetime.now(UTC))), Skipped)
+    assert isinstance(jobs._lifecycle.runner.fire("k", "a run", datetime.now(UTC)), Skipped)
     assert run_job(jobs, "k").outcome == "succeeded"
 
 
@@ -456,12 +456,11 @@ class TestWhatIsGone:
         reported: Future[Any] = Future()
         if given_up:
             reported.cancel()
-        arguments = (run, ("id", datetime.now(UTC)), reported)
         runner = jobs._lifecycle.runner
         if owner == "_own_in_worker":
-            runner._own_in_worker(*arguments)
+            runner._own_in_worker(run, reported)
         else:
-            asyncio.run(runner._own_in_task(*arguments, None))
+            asyncio.run(runner._own_in_task(run, reported, None))
         assert reported.cancelled() or reported.result() == Skipped("the jobs are being closed")
         assert counts(jobs, "k") == {"closing": 1}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -14,8 +16,10 @@ import pytest
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
+from loguru import logger
 
 from bgjobs import BackgroundJobs, CancellationToken, Cancelled, CurrentRun, LifecycleError, Resolver, current_run
+from bgjobs.testing import arun_job
 from stage import CLASSES, LIMIT, Waiter, cold, now, often, stage, until, warm
 
 YEARLY = "0 0 0 1 1 *"
@@ -632,3 +636,44 @@ def test_plain_apscheduler_never_awaits_a_coroutine_on_threads() -> None:
     seen.wait()
     scheduler.shutdown()
     assert ran == []
+
+
+class TestWhatARunLeaves:
+    @pytest.mark.parametrize(
+        ("flavour", "fails"), [(None, False), (None, True), ("sync", False), ("sync", True), ("async", False)]
+    )
+    def test_the_instance_is_freed_at_once(self, kind: str, colour: str, flavour: str | None, fails: bool) -> None:
+        """It goes when its run is over: nothing holds it in a circle, until the garbage collector comes."""
+        instances: list[weakref.ref[Any]] = []
+
+        def act(self: Any, _: object) -> None:
+            instances.append(weakref.ref(self))
+            if fails:
+                raise ValueError
+
+        job = job_class(colour, act, lambda *_: None)
+        resolver = recording_resolver(lambda _: None, flavour) if flavour else None
+        gc.collect()
+        gc.disable()
+        try:
+            with stage(kind, lambda jobs: jobs.add_background_job(job, trigger=often()), resolver=resolver):
+                until(lambda: len(instances) >= 3)
+                until(lambda: instances[0]() is None)
+        finally:
+            gc.enable()
+
+    async def test_the_context_is_as_it_was(self, records: Any) -> None:
+        """After a run that went well, code in the same context belongs to no run, nor do its records."""
+
+        async def act() -> None:
+            logger.info("inside")
+
+        jobs = cold().add_background_job(act, key="k", cron=YEARLY)
+        with logger.contextualize(request="r"):
+            await arun_job(jobs, "k")
+            logger.info("outside")
+            with pytest.raises(LifecycleError, match="outside a run"):
+                current_run()
+        inside, outside = records
+        assert inside["extra"] == {**outside["extra"], **inside["extra"]}
+        assert inside["extra"].keys() - outside["extra"].keys() == {"job", "run_id", "scheduled_at"}

@@ -20,7 +20,7 @@ from bgjobs._calls import drive
 from bgjobs._loop import LoopThread, in_daemon_thread, wait_in_thread
 from stage import LIMIT, NIGHTLY, Waiter, cold, event_loop_in_a_thread, now, until, warm
 
-TICKET = ("bgjobs:k", datetime(2030, 1, 1, tzinfo=UTC))
+FIRE_TIME = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -192,7 +192,7 @@ class TestTasksThatNeverBegan:
                 (run,) = jobs._lifecycle.ledger._live
                 run.task.cancel()  # type: ignore[union-attr]
 
-            task = loop.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+            task = loop.create_task(runner_of(jobs).fire_async("k", "scheduled", FIRE_TIME))
             loop.call_soon(loop.call_soon, cancel)
             assert await task == Cancelled()
             assert jobs._lifecycle.ledger._live == set()
@@ -210,7 +210,7 @@ class TestTasksThatNeverBegan:
         jobs, loop = cold().add_background_job(self.Job, key="k", cron=NIGHTLY), Loop()
         ledger, runner = jobs._lifecycle.ledger, runner_of(jobs)
         runner._get_loop = lambda: loop
-        worker = threading.Thread(target=lambda: results.append(runner.fire("k", "scheduled", TICKET)))
+        worker = threading.Thread(target=lambda: results.append(runner.fire("k", "scheduled", FIRE_TIME)))
         worker.start()
         assert queued.wait(LIMIT)
         loop.call_soon(lambda: [run.task.cancel() for run in ledger._live if run.task])
@@ -236,7 +236,7 @@ async def test_a_resolver_that_gives_an_async_scope_too_late_is_let_go() -> None
         return async_scope(job_type)
 
     async with cold(resolver=resolver).add_background_job(Job, key="k", cron=NIGHTLY) as jobs:
-        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", FIRE_TIME))
         await asyncio.to_thread(asked.wait, LIMIT)
         task.cancel()
         assert await task == Cancelled()
@@ -253,7 +253,7 @@ async def test_a_cancelled_wait_takes_a_result_that_is_there() -> None:
             return 42
 
     async with cold(resolver=async_scope).add_background_job(Job, key="k", cron=NIGHTLY) as jobs:
-        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", FIRE_TIME))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         (run,) = jobs._lifecycle.ledger._live
@@ -274,10 +274,10 @@ def test_a_run_whose_loop_was_closed_is_forgotten() -> None:
     jobs = cold().add_background_job(endless, key="k", cron=NIGHTLY)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # asyncio complains of the task that is destroyed
-    task = loop.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+    task = loop.create_task(runner_of(jobs).fire_async("k", "scheduled", FIRE_TIME))
     while not started:
         loop.run_until_complete(asyncio.sleep(0))
-    assert isinstance(runner_of(jobs).ledger.begin("k", "scheduled", TICKET[1]), Skipped)
+    assert isinstance(runner_of(jobs).ledger.begin("k", "scheduled", FIRE_TIME), Skipped)
     loop.close()
     del task
     jobs._lifecycle.ledger._live.clear()
@@ -343,7 +343,7 @@ def test_a_run_that_cannot_begin_leaves_its_key_free() -> None:
     runner_of(jobs)._get_loop = no_loop
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no loop"):
-            runner_of(jobs).fire("k", "a run", TICKET)
+            runner_of(jobs).fire("k", "a run", FIRE_TIME)
 
 
 def test_a_run_that_slips_in_at_the_moment_of_the_close_is_asked_to_end() -> None:
@@ -357,7 +357,7 @@ def test_a_run_that_slips_in_at_the_moment_of_the_close_is_asked_to_end() -> Non
             ledger._closing = True
 
     ledger._live = Live()
-    run = ledger.begin("k", "a run", TICKET[1])
+    run = ledger.begin("k", "a run", FIRE_TIME)
     assert not isinstance(run, Skipped)
     assert run.token.is_cancellation_requested
 
@@ -378,7 +378,7 @@ async def test_a_coroutine_that_is_cancelled_while_its_owner_reports_is_left_alo
             seen(str(exception))
 
     async with cold(resolver=async_scope).add_background_job(Job, key="k", cron=NIGHTLY) as jobs:
-        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", TICKET))
+        task = asyncio.create_task(runner_of(jobs).fire_async("k", "scheduled", FIRE_TIME))
         await asyncio.to_thread(seen.wait)
         task.cancel()
         assert await task == Cancelled()

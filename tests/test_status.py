@@ -254,9 +254,10 @@ class TestHealth:
         """A store that could not keep the next run time comes with the same one again; that run is skipped."""
         seen = Waiter()
         with cold().add_background_job(lambda: seen(), key="k", cron=NIGHTLY) as jobs:
-            ticket = ("bgjobs:k", row(jobs, "k").next_run_time)
+            due = row(jobs, "k").next_run_time
+            assert due is not None
             for _ in range(2):
-                jobs._lifecycle.runner.fire("k", "scheduled", ticket)  # type: ignore[arg-type]
+                jobs._lifecycle.runner.fire("k", "scheduled", due.astimezone(UTC))
         assert len(seen.seen) == 1
         assert row(jobs, "k").not_run["repeated"] == 1
         assert "this occurrence was made already" in records.texts("WARNING")[0]

@@ -74,7 +74,7 @@ def test_whoever_gave_up_waiting_is_forgotten() -> None:
 
     asyncio.run(give_up())
     token.wait(0.01)
-    assert token._wakers == []
+    assert token._wakers == ()
 
 
 def test_a_request_between_the_look_and_the_wait_is_not_lost() -> None:

@@ -58,7 +58,9 @@ class InThread:
     async def __call__(self, func: Callable[..., object], /, *args: object, **kwargs: object) -> object:
         """Call `func`; block this thread where it must be awaited."""
         value = func(*args, **kwargs)
-        return wait_in_thread(value, self._get_loop()) if inspect.isawaitable(value) else value
+        if value is None or not inspect.isawaitable(value):
+            return value
+        return wait_in_thread(value, self._get_loop())
 
 
 def drive(half: Coroutine[Any, Any, T]) -> T:

@@ -81,7 +81,8 @@ class Ledger:
                 return self._refuse(job, _status.CLOSING, "the jobs are being closed", scheduled_at)
             if len(job.running) >= (1 if kind == STARTUP else job.options.max_instances):
                 return self._overlap(job, kind, scheduled_at)
-            run = Run(job, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at, self.generation)
+            run_id = self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind
+            run = Run(job, kind, run_id, scheduled_at, self.generation)
             job.running.append(run)
             job.tally.started_at = time.time()
         self._live.add(run)
@@ -102,16 +103,17 @@ class Ledger:
         Returns:
             The error that the run is still to settle, after which `ended` is to be called; ``None`` where it is over.
         """
-        tally = run.job.tally
-        with run.job.lock:
-            with suppress(ValueError):  # dropped before, when its event loop went away
-                run.job.running.remove(run)
-            tally.finished_at = time.time()
-            tally.outcome = named(run, outcome)
-            tally.counts[tally.outcome] += 1
+        job, name = run.job, run.named(outcome)
+        with job.lock:
+            if run in job.running:  # else it was dropped before, when its event loop went away
+                job.running.remove(run)
+            job.tally.finished_at = time.time()
+            job.tally.outcome = name
+            job.tally.counts[name] += 1
         to_settle = outcome.error if isinstance(outcome, Failed) and run.is_to_settle else None
-        with suppress(Exception):  # nothing that a sink or an error's text does may lose the run
-            self._log_outcome(run, outcome, alone=alone)
+        if name != _status.SUCCEEDED or self.log_runs or run.overlaps:
+            with suppress(Exception):  # nothing that a sink or an error's text does may lose the run
+                self._log_outcome(run, outcome, alone=alone)
         run.outcome = outcome
         if to_settle is None:
             self.ended(run)
@@ -130,10 +132,11 @@ class Ledger:
 
     def ended(self, run: Run) -> None:
         """The run is over, its scope closed."""
-        if run.outcome is not None:
+        if self.observers and run.outcome is not None:
             for observer in list(self.observers):
                 observer(run, run.outcome)
         self._live.discard(run)
+        run.release()
         if self._closing:
             with self._idle:
                 self._idle.notify_all()
@@ -290,10 +293,3 @@ class Ledger:
 
     def _going(self) -> list[Run]:
         return list(self._live.copy())
-
-
-def named(run: Run, outcome: Outcome) -> str:
-    """The name of an outcome in the counts."""
-    if isinstance(outcome, Failed):
-        return _status.TIMED_OUT if run.timed_out else _status.FAILED
-    return _status.CANCELLED if isinstance(outcome, Cancelled) else _status.SUCCEEDED

@@ -7,15 +7,17 @@ APScheduler's to log (logger ``apscheduler.executors.*``); it appears here only 
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
-    from loguru._logger import context as _context
+    from loguru._logger import context
 except ImportError:  # pragma: no cover
-    _context = ContextVar("bgjobs_unused_context")
+    context = ContextVar("bgjobs_unused_context")
+_context: ContextVar[Mapping[str, Any]] = context
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,14 +34,41 @@ def _of(run: Run) -> Any:
     )
 
 
-def bind_to_context(run: Run) -> None:
+def bind_to_context(run: Run) -> Token[Mapping[str, Any]]:
     """Have the job's own loguru calls carry ``job``, ``run_id``, ``scheduled_at``, as ``logger.contextualize`` would.
 
-    For the rest of the context, which is the run's own and ends with it. `contextualize` itself would take the lock of
-    all sinks twice a run.
+    Until `unbind`, or for the rest of the context, which is the run's own. `contextualize` itself would take the lock
+    of all sinks twice a run.
     """
-    ours = {"job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
-    _context.set({**_context.get({}), **ours})
+    return _context.set(_Bound(run, _context.get({})))
+
+
+def unbind(token: Token[Mapping[str, Any]]) -> None:
+    """The reverse of `bind_to_context`, which it returned `token`."""
+    _context.reset(token)
+
+
+class _Bound(Mapping[str, Any]):
+    """What `bind_to_context` binds, put into words when a record is made; most runs make none."""
+
+    __slots__ = ("_outer", "_run")
+
+    def __init__(self, run: Run, outer: Mapping[str, Any]) -> None:
+        self._run = run
+        self._outer = outer
+
+    def _words(self) -> dict[str, Any]:
+        run = self._run
+        return {**self._outer, "job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._words()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words())
+
+    def __len__(self) -> int:
+        return len(self._words())
 
 
 def described(error: BaseException) -> str:
@@ -60,7 +89,7 @@ def failed(run: Run, error: BaseException, *, with_traceback: bool = False) -> N
     told = f"job {run.key!r} failed: {described(error)}"
     if not run.resolved:
         told += " (no instance could be made, so there is no on_exception to call)"
-    _of(run).opt(exception=error if with_traceback else None).error(told)
+    (_of(run).opt(exception=error) if with_traceback else _of(run)).error(told)
 
 
 def handler_failed(run: Run, error: BaseException) -> None:

@@ -30,7 +30,7 @@ from ._errors import LifecycleError, ResolverError
 from ._job import TOKEN, Resolver, Target
 from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Succeeded
-from ._status import Schedule, Tally
+from ._status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Schedule, Tally
 from ._token import CancellationToken
 
 
@@ -99,40 +99,24 @@ class RegisteredJob:
 class Run:
     """One run of one job, and what its owner, the log and the drain must know of it."""
 
-    __slots__ = (
-        "_exit",
-        "_instance",
-        "_is_cancelled",
-        "generation",
-        "job",
-        "key",
-        "outcome",
-        "overlaps",
-        "resolved",
-        "run_id",
-        "scheduled_at",
-        "started",
-        "task",
-        "timed_out",
-        "token",
-    )
+    task: asyncio.Task[Any] | None = None  #: the task that owns the run, where a task does
+    overlaps = 0  #: further runs of the key that were skipped during this one
+    resolved = False  #: whether there is an instance (or none is needed)
+    timed_out = False
+    outcome: Outcome | None = None
+    _is_cancelled = False
+    _instance: Any = None
+    _exit: Callable[..., Any] | None = None
 
-    def __init__(self, job: RegisteredJob, run_id: str, scheduled_at: datetime, generation: int = 0) -> None:
+    def __init__(self, job: RegisteredJob, kind: str, run_id: str, scheduled_at: datetime, generation: int) -> None:
         self.job = job
         self.key = job.key
+        self.kind = kind  # as in `Ledger.begin`
         self.run_id = run_id
         self.scheduled_at = scheduled_at
         self.generation = generation  # of the ledger
         self.started = time.monotonic()
         self.token = CancellationToken()
-        self.task: asyncio.Task[Any] | None = None  # the task that owns the run, where a task does
-        self.overlaps = 0  # further runs of the key that were skipped during this one
-        self.resolved = False  # whether there is an instance (or none is needed)
-        self.timed_out = False
-        self.outcome: Outcome | None = None
-        self._is_cancelled = False
-        self._instance: Any = None
-        self._exit: Callable[..., Any] | None = None
 
     async def perform(self, call: Calls, resolver: Resolver | None, scope: Any = None) -> Outcome:
         """The first half: scope, instance, action; after a success the closing of the scope, too.
@@ -142,8 +126,7 @@ class Run:
             resolver: Makes the scope; ``None`` where the class is simply called.
             scope: The scope, where the resolver was asked already.
         """
-        _running.set(self)
-        _log.bind_to_context(self)
+        before, bound_before = _running.set(self), _log.bind_to_context(self)
         try:
             if resolver is None or self.job.target.job_type is None:
                 self._instance = self.job.target.construct()
@@ -161,8 +144,11 @@ class Run:
                 await self._close(error)
                 return Cancelled()
             return Failed(_without_our_frames(error))
-        raised = await self._close(None) if self._exit is not None else None
-        return self._closed(value, raised)
+        outcome = Succeeded(value) if self._exit is None else self._closed(value, await self._close(None))
+        if isinstance(outcome, Succeeded):  # else there may be more to do in this context
+            _running.reset(before)
+            _log.unbind(bound_before)
+        return outcome
 
     async def settle(self, call: Calls, error: BaseException) -> None:
         """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
@@ -179,13 +165,26 @@ class Run:
         """Whether a failure leaves anything to do: an ``on_exception`` to call, a scope to close."""
         return self._exit is not None or self.job.target.handler(self._instance) is not None
 
+    def named(self, outcome: Outcome) -> str:
+        """The name of the outcome in the counts."""
+        if isinstance(outcome, Succeeded):
+            return SUCCEEDED
+        if isinstance(outcome, Failed):
+            return TIMED_OUT if self.timed_out else FAILED
+        return CANCELLED
+
     def cancel(self) -> None:
         """Ask the run to end through its token, and cancel the task that owns it, once. From any thread."""
         self.token.request_cancellation()
-        if self.task is not None and not self._is_cancelled:
+        task = self.task
+        if task is not None and not self._is_cancelled:
             self._is_cancelled = True
             with suppress(RuntimeError):  # its loop is closed: the task is gone
-                self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def release(self) -> None:
+        """Let go of what it was made with; tasks and tracebacks that are kept somewhere lead to the run itself."""
+        self.task = self._instance = None
 
     async def _enter(self, scope: Any, *, in_a_task: bool) -> None:
         if in_a_task and hasattr(scope, "__aenter__"):
@@ -276,6 +275,8 @@ def _without_our_frames(error: BaseException) -> BaseException:
     """The error with a traceback that begins in the job's own code: shorter to read, and much cheaper to format."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals.get("__package__") == __package__:
+        with suppress(RuntimeError):  # still going
+            traceback.tb_frame.clear()  # else the frames that are kept would lead to it, and so to the instance
         traceback = traceback.tb_next
     return error if traceback is None else error.with_traceback(traceback)
 

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from contextvars import Context, copy_context
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ from ._job import Resolver
 from ._ledger import Ledger
 from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Skipped
 from ._run import Run
-from ._tick import Ticket
+from ._tick import Ticket, job_id
 
 #: Seconds after which a failed run no longer waits for the error event of APScheduler.
 EVENT_TIMEOUT = 5.0
@@ -61,9 +62,9 @@ class Runner:
         self._in_thread = InThread(get_loop)
         self._expected: dict[Ticket, Callable[[], object]] = {}  # failed runs that wait for their error event
 
-    def fire(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped:
+    def fire(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped:
         """Make a run from an executor's worker thread, and return what APScheduler is to be told of it."""
-        run = self.ledger.begin(key, kind, ticket[1])
+        run = self.ledger.begin(key, kind, scheduled_at)
         if isinstance(run, Skipped):
             return run
         try:
@@ -73,7 +74,7 @@ class Runner:
                 outcome = context.run(drive, run.perform(self._in_thread, self.resolver))
             if isinstance(outcome, NeedsTask):
                 reported: Future[Outcome | Skipped] = Future()
-                self._start_task(self._get_loop(), run, ticket, reported, outcome.scope)
+                self._start_task(self._get_loop(), run, reported, outcome.scope)
                 with suppress(CancelledError):
                     return reported.result()
                 return Cancelled()
@@ -82,28 +83,32 @@ class Runner:
             raise
         error = self.ledger.acted(run, outcome)
         if error is not None:
-            self._settle_in_worker(run, ticket, context, error)
+            self._settle_in_worker(run, context, error)
         return outcome
 
-    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped:
+    async def fire_async(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped:
         """Make a run from an asyncio executor's task, and return what APScheduler is to be told of it."""
-        run = self.ledger.begin(key, kind, ticket[1])
+        run = self.ledger.begin(key, kind, scheduled_at)
         if isinstance(run, Skipped):
             return run
         target = run.job.target
         try:
             if target.is_coroutine and (self.resolver is None or target.job_type is None):
-                return await self._run_here(run, ticket)
-            loop = asyncio.get_running_loop()
+                run.task = asyncio.current_task()
+                acted = await run.perform(in_task, None)
+                error = self.ledger.acted(run, acted)
+                if error is not None:
+                    self._settle_in_task(run, error)
+                return acted
             outcome: Outcome | Skipped = NeedsTask(None)
             if not target.is_coroutine:
                 reported: Future[Outcome | Skipped] = Future()
-                own = partial(copy_context().run, self._own_in_worker, run, ticket, reported)
-                loop.run_in_executor(None, own)
+                own = partial(copy_context().run, self._own_in_worker, run, reported)
+                asyncio.get_running_loop().run_in_executor(None, own)
                 outcome = await _reported(run, reported)
             if isinstance(outcome, NeedsTask):
                 reported = Future()
-                self._start_task(loop, run, ticket, reported, outcome.scope)
+                self._start_task(asyncio.get_running_loop(), run, reported, outcome.scope)
                 outcome = await _reported(run, reported)
             return outcome
         except BaseException:
@@ -112,29 +117,24 @@ class Runner:
 
     # -- the owners ----------------------------------------------------------------------------------------------
 
-    async def _run_here(self, run: Run, ticket: Ticket) -> Outcome:
-        """An async job without a scope, in the task that APScheduler made for it."""
-        run.task = asyncio.current_task()
-        outcome = await run.perform(in_task, None)
-        error = self.ledger.acted(run, outcome)
-        if error is not None:
-            loop, context = asyncio.get_running_loop(), copy_context()
+    def _settle_in_task(self, run: Run, error: BaseException) -> None:
+        """Have a run that APScheduler's own task made settled in a task, when the event comes."""
+        loop, context = asyncio.get_running_loop(), copy_context()
 
-            def settle() -> None:
-                run.task = loop.create_task(self._settle(run, error), context=context)
+        def settle() -> None:
+            run.task = loop.create_task(self._settle(run, error), context=context)
 
-            self._expect(ticket, settle, loop)
-        return outcome
+        self._expect(run, settle, loop)
 
     async def _settle(self, run: Run, error: BaseException) -> None:
         await run.settle(in_task, error)
         self.ledger.ended(run)
 
     def _start_task(
-        self, loop: asyncio.AbstractEventLoop, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped], scope: Any
+        self, loop: asyncio.AbstractEventLoop, run: Run, reported: Future[Outcome | Skipped], scope: Any
     ) -> None:
         def start() -> None:
-            run.task = loop.create_task(self._own_in_task(run, ticket, reported, scope))
+            run.task = loop.create_task(self._own_in_task(run, reported, scope))
             run.task.add_done_callback(never_began)
 
         def never_began(_: object) -> None:  # for a task that was cancelled before its first step; else nothing
@@ -145,7 +145,7 @@ class Runner:
 
         loop.call_soon_threadsafe(start)
 
-    async def _own_in_task(self, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped], scope: Any) -> None:
+    async def _own_in_task(self, run: Run, reported: Future[Outcome | Skipped], scope: Any) -> None:
         """The whole life of a run in a task of its own."""
         skipped = self.ledger.withdraw(run)
         if skipped is not None:
@@ -161,14 +161,14 @@ class Runner:
             routed.set()
         else:
             if error is not None:
-                self._expect(ticket, lambda: loop.call_soon_threadsafe(routed.set), loop)
+                self._expect(run, lambda: loop.call_soon_threadsafe(routed.set), loop)
             reported.set_result(outcome)
         if error is not None:
             with suppress(asyncio.CancelledError):  # a drain that cancels the wait does not cancel on_exception
                 await routed.wait()
             await self._settle(run, error)
 
-    def _own_in_worker(self, run: Run, ticket: Ticket, reported: Future[Outcome | Skipped]) -> None:
+    def _own_in_worker(self, run: Run, reported: Future[Outcome | Skipped]) -> None:
         """The whole life of a sync run in a worker thread of the event loop."""
         skipped = self.ledger.withdraw(run)
         if skipped is not None:
@@ -192,15 +192,15 @@ class Runner:
             routed.set()
         else:
             if error is not None:
-                self._expect(ticket, routed.set)
+                self._expect(run, routed.set)
             reported.set_result(outcome)
         if error is not None:
             routed.wait(EVENT_TIMEOUT if self.listening else 0)
-            self._expected.pop(ticket, None)
+            self._expected.pop(_ticket(run), None)
             drive(run.settle(self._in_thread, error))
             self.ledger.ended(run)
 
-    def _settle_in_worker(self, run: Run, ticket: Ticket, context: Context, error: BaseException) -> None:
+    def _settle_in_worker(self, run: Run, context: Context, error: BaseException) -> None:
         """Have a sync run of a thread pool settled in this very thread, when it has raised and the event comes."""
         owner = threading.get_ident()
 
@@ -218,15 +218,14 @@ class Runner:
         if self.listening and run.generation == self.ledger.generation:
             self.ledger.settling.add(owner)
             here = self._await_submission(run.job.options.executor)
-            self._expect(ticket, resume)
+            self._expect(run, resume)
         else:
             settle()
 
     # -- what APScheduler tells ----------------------------------------------------------------------------------
 
-    def _expect(
-        self, ticket: Ticket, resume: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
-    ) -> None:
+    def _expect(self, run: Run, resume: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
+        ticket = _ticket(run)
         self._expected[ticket] = resume
         if loop is not None:
             loop.call_later(EVENT_TIMEOUT if self.listening else 0, self.errored, ticket)
@@ -236,6 +235,10 @@ class Runner:
         resume = self._expected.pop(ticket, None)
         if resume is not None:
             resume()
+
+
+def _ticket(run: Run) -> Ticket:
+    return job_id(run.key, run.kind), run.scheduled_at
 
 
 async def _reported(run: Run, reported: Future[Outcome | Skipped]) -> Outcome | Skipped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from calendar import isleap
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ._grammar import SpecialDay, SpecialWeekday
@@ -23,7 +24,6 @@ _EARLY = 1969  # years before it are not converted between zones, which could le
 _LAST_YEAR = 9999
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
-_MICROSECOND = timedelta(microseconds=1)
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _EVERY_WEEK = sum(1 << 7 * week for week in range(6))  # repeats a mask of seven weekdays over 42 days
 
@@ -43,7 +43,7 @@ class Calendar:
         for month in range(1, 13):
             if self.fields.months >> month & 1:
                 lengths = (28, 29) if month == 2 else (_LENGTHS[month],)
-                if any(self._days_of(weekday, length) for length in lengths for weekday in range(7)):
+                if any(self._days_of((weekday, length)) for length in lengths for weekday in range(7)):
                     return True
         return False
 
@@ -90,15 +90,15 @@ class Calendar:
         """The matching days of a month as a bit mask."""
         if not self.fields.months >> month & 1:
             return 0
-        return self._days_of(*shape(year, month))
+        form = shape(year, month)
+        days = self._days.get(form)
+        return self._days_of(form) if days is None else days
 
-    def _days_of(self, first_weekday: int, length: int) -> int:
-        """The matching days of any month that has this length and begins on this weekday (Sunday is 0)."""
-        month = first_weekday, length
-        if month not in self._days:
-            days = day_mask(self.fields.days, *month) & weekday_mask(self.fields.weekdays, *month)
-            self._days[month] = days & (2 << length) - 2
-        return self._days[month]
+    def _days_of(self, month: tuple[int, int]) -> int:
+        """The matching days of any month of this shape."""
+        days = day_mask(self.fields.days, *month) & weekday_mask(self.fields.weekdays, *month)
+        self._days[month] = days = days & (2 << month[1]) - 2
+        return days
 
 
 def lowest(mask: int) -> int:
@@ -106,6 +106,7 @@ def lowest(mask: int) -> int:
     return (mask & -mask).bit_length() - 1
 
 
+@lru_cache
 def shape(year: int, month: int) -> tuple[int, int]:
     """The weekday that a month begins with (Sunday is 0) and its length."""
     length = 29 if month == 2 and isleap(year) else _LENGTHS[month]
@@ -139,14 +140,13 @@ def weekday_mask(weekdays: int | SpecialWeekday, first_weekday: int, length: int
 def first_after(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime | None:
     """The first fire time after `moment`, an aware time in any zone; ``None`` where the year 9999 ends first."""
     try:
-        start = moment if moment.year < _EARLY else moment.astimezone(UTC) + _MICROSECOND
-        return first_from(calendar, start, zone)
+        return first_from(calendar, moment, zone, after=True)
     except OverflowError:
         return None
 
 
-def first_from(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime | None:
-    """The first fire time that is not before `moment`, an aware time in any zone.
+def first_from(calendar: Calendar, moment: datetime, zone: tzinfo, *, after: bool = False) -> datetime | None:
+    """The first fire time that is not before `moment`, an aware time in any zone; or that is `after` it.
 
     A match that the clock jumps over is moved to the first instant after the jump. Of an hour that the clock repeats,
     texts with a star, a range or a step in second, minute or hour use both passages, others the first one.
@@ -157,10 +157,14 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime |
     Raises:
         OverflowError: The year 9999 ends while times are converted.
     """
-    local = _FIRST.replace(tzinfo=zone) if moment.year < _EARLY else moment.astimezone(zone)
-    wall = max(local.replace(tzinfo=None, fold=0), _FIRST)
+    early = moment.year < _EARLY
+    local = _FIRST.replace(tzinfo=zone) if early else moment.astimezone(zone)
+    wall = local.replace(tzinfo=None, fold=0, microsecond=0)
     # Rounding up is done on the wall clock: half a second before a jump comes the first second that it leaves out.
-    wall = wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall
+    if local.microsecond or (after and not early):
+        wall += _SECOND
+    if wall < _FIRST:
+        wall = _FIRST
     if zone.utcoffset(None) is None:
         return _in_zone(calendar, local, wall, zone)
     found = calendar.next_wall(wall)  # a fixed offset, where there are no changes to look for

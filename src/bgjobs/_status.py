@@ -135,7 +135,8 @@ class Schedule:
         expected, self.ticked_at, self.expected = self.expected, fire_time, None
         if self.following is None:
             return 0
-        self.expected = self.after(fire_time, fire_time)
+        found = self.following(fire_time)
+        self.expected = None if found is None else found.astimezone(UTC)
         return 0 if expected is None or expected >= fire_time else self.count(expected, fire_time)
 
     def count(self, begin: datetime | None, end: datetime) -> int:

@@ -19,8 +19,8 @@ Ticket = tuple[str, datetime]
 class Application(Protocol):
     """What runs the jobs of one facade (`_runner.Runner`)."""
 
-    def fire(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped: ...
-    async def fire_async(self, key: str, kind: str, ticket: Ticket) -> Outcome | Skipped: ...
+    def fire(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped: ...
+    async def fire_async(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped: ...
 
 
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
@@ -39,18 +39,19 @@ def enlist(application: str, app: Application) -> str:
 def fire(application: str, key: str, kind: str) -> object:
     """What an executor with threads calls; job stores hold a reference to it, so its name and arguments stay."""
     app = applications.get(application)
-    ticket = (job_id(key, kind), _fire_time())
-    outcome = _unknown(application, key, ticket) if app is None else app.fire(key, kind, ticket)
+    scheduled_at = _fire_time()
+    outcome = _unknown(application, key, scheduled_at) if app is None else app.fire(key, kind, scheduled_at)
     if isinstance(outcome, Failed):
-        raise outcome.error  # here, so that APScheduler formats a traceback of no more frames than it must
+        # Here, and on a line by itself, since APScheduler formats the traceback of every failure, frame by frame.
+        raise outcome.error
     return outcome.value if isinstance(outcome, Succeeded) else outcome
 
 
 async def fire_async(application: str, key: str, kind: str) -> object:
     """What an asyncio executor calls; job stores hold a reference to it, so its name and arguments stay."""
     app = applications.get(application)
-    ticket = (job_id(key, kind), _fire_time())
-    outcome = _unknown(application, key, ticket) if app is None else await app.fire_async(key, kind, ticket)
+    scheduled_at = _fire_time()
+    outcome = _unknown(application, key, scheduled_at) if app is None else await app.fire_async(key, kind, scheduled_at)
     if isinstance(outcome, Failed):
         raise outcome.error
     return outcome.value if isinstance(outcome, Succeeded) else outcome
@@ -66,9 +67,9 @@ def _fire_time() -> datetime:
     return run_time.astimezone(UTC) if isinstance(run_time, datetime) else datetime.now(UTC)
 
 
-def _unknown(application: str, key: str, ticket: Ticket) -> Skipped:
+def _unknown(application: str, key: str, scheduled_at: datetime) -> Skipped:
     reason = f"the application {application!r}, to which this job belongs, is not running in this process"
-    _log.skipped(key, reason, ticket[1])
+    _log.skipped(key, reason, scheduled_at)
     return Skipped(reason)
 
 

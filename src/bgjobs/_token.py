@@ -16,12 +16,9 @@ class CancellationToken:
     job, make a token and call `request_cancellation` yourself.
     """
 
-    __slots__ = ("_lock", "_requested", "_wakers")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._requested = False
-        self._wakers: list[Callable[[], object]] = []
+    _lock = threading.Lock()  # one for all tokens, held for a moment: a run need not make its own
+    _requested = False
+    _wakers: tuple[Callable[[], object], ...] = ()
 
     @property
     def is_cancellation_requested(self) -> bool:
@@ -73,7 +70,7 @@ class CancellationToken:
         """Ask the job to end, and wake everybody who waits on this token. A second call changes nothing."""
         with self._lock:
             self._requested = True
-            wakers, self._wakers = self._wakers, []
+            wakers, self._wakers = self._wakers, ()
         for wake in wakers:
             wake()
 
@@ -83,15 +80,14 @@ class CancellationToken:
         with self._lock:
             requested = self._requested
             if not requested:
-                self._wakers.append(wake)
+                self._wakers += (wake,)
         if requested:
             wake()
         try:
             yield
         finally:
             with self._lock:
-                if wake in self._wakers:
-                    self._wakers.remove(wake)
+                self._wakers = tuple(waker for waker in self._wakers if waker is not wake)
 
     def __repr__(self) -> str:
         return f"<CancellationToken {'cancellation requested' if self._requested else 'not requested'}>"

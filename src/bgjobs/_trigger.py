@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger
@@ -20,7 +20,6 @@ from ._translate import cron_trigger_arguments as cron_trigger_arguments
 from ._zone import zone
 
 _VERSION = 1
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has no types
@@ -109,13 +108,11 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         """
         try:
             now = now.astimezone(UTC)
-            if previous is None:
-                start = max(now, self.start_date) if self.start_date else now
-            else:
-                previous = previous.astimezone(UTC)
-                # A clock that was set back restarts the search from `now`, as in CronTrigger.
-                start = now if now < previous else previous + _MICROSECOND
-            found = first_from(self.expression.calendar, start, self.timezone)
+            if previous is not None and now >= previous:
+                found = first_from(self.expression.calendar, previous, self.timezone, after=True)
+            else:  # a clock that was set back restarts the search from `now`, as in CronTrigger
+                start = max(now, self.start_date) if self.start_date and previous is None else now
+                found = first_from(self.expression.calendar, start, self.timezone)
             ended = found and self.end_date and found.astimezone(UTC) > self.end_date
         except OverflowError:  # the last hours of the year 9999
             return None

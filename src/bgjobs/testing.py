@@ -11,13 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
-from ._ledger import named
 from ._lifecycle import Lifecycle
 from ._loop import in_daemon_thread
 from ._outcome import Failed, Outcome, Skipped, Succeeded
 from ._run import RegisteredJob, Run
 from ._status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED
-from ._tick import Ticket, job_id
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 
@@ -58,7 +56,7 @@ def _observed(jobs: BackgroundJobs, tell: Callable[[RunResult], object]) -> Gene
     def observe(run: Run, outcome: Outcome) -> None:
         value = outcome.value if isinstance(outcome, Succeeded) else None
         error = outcome.error if isinstance(outcome, Failed) else None
-        tell(RunResult(run.key, run.run_id, named(run, outcome), value, error))
+        tell(RunResult(run.key, run.run_id, run.named(outcome), value, error))
 
     observers = _lifecycle(jobs).ledger.observers
     observers.append(observe)
@@ -81,16 +79,16 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with _one_run(jobs, key) as (ticket, result):
-            told = _lifecycle(jobs).detached_runner().fire(key, result.run_id, ticket)
+        with _one_run(jobs, key) as result:
+            told = _lifecycle(jobs).detached_runner().fire(key, result.run_id, datetime.now(UTC))
             return result.wait(told)
     raise LifecycleError("run_job() would block the event loop that is running here; use `await arun_job(...)`")
 
 
 async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
     """Same as `run_job`, in the event loop that is running here."""
-    with _one_run(jobs, key) as (ticket, result):
-        told = await _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, ticket)
+    with _one_run(jobs, key) as result:
+        told = await _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, datetime.now(UTC))
         return await in_daemon_thread(lambda: result.wait(told))
 
 
@@ -117,7 +115,7 @@ class _Awaited:
 
 
 @contextmanager
-def _one_run(jobs: BackgroundJobs, key: str) -> Generator[tuple[Ticket, _Awaited]]:
+def _one_run(jobs: BackgroundJobs, key: str) -> Generator[_Awaited]:
     lifecycle = _lifecycle(jobs)
     lifecycle.check_instance(lifecycle.ledger.job(key))
     if not lifecycle.is_warm:
@@ -125,7 +123,7 @@ def _one_run(jobs: BackgroundJobs, key: str) -> Generator[tuple[Ticket, _Awaited
     awaited = _Awaited(key, lifecycle.ledger.new_run_id())
     try:
         with _observed(jobs, awaited.tell):
-            yield (job_id(key, awaited.run_id), datetime.now(UTC)), awaited
+            yield awaited
     finally:
         lifecycle.rest()
 
