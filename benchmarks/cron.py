@@ -57,10 +57,11 @@ def chain(trigger: CronTrigger, start: datetime) -> Run:
     return run
 
 
-def iterate(step: Run) -> Run:
-    """Fifty steps of an iterator of another library."""
+def iterate(step: Run, begin: Run = lambda: None) -> Run:
+    """Fifty times the same step, after what puts an iterator back to its beginning."""
 
     def run() -> None:
+        begin()
         for _ in range(STEPS):
             step()
 
@@ -87,7 +88,7 @@ def next_fire_times(text: str, zone: tzinfo) -> list[Run]:
     return [
         chain(CronExpression(text).trigger(zone), start),
         chain(plain, start),
-        iterate(lambda: cron.get_next(datetime)),
+        iterate(lambda: cron.get_next(datetime), lambda: cron.set_current(start)),
         iterate(CronSim(text, start).__next__) if text not in ORED else lambda: None,
     ]
 

@@ -1,8 +1,9 @@
 """What a firing, a failing firing and a registration cost: bgjobs against plain APScheduler, in CPU time.
 
-Both contestants run in this one process, their rounds in turn, and are compared pair by pair; what is printed is the
-median of the ratios with its quartiles. Everything is driven by public API: jobs on expressions that are not due;
-`pause()`, `modify_job(next_run_time=now)` for all of them, `resume()`, until a listener has seen them all.
+Both contestants run in this one process, their rounds in turn, who goes first changing from pair to pair, and are
+compared pair by pair; each round begins after a garbage collection, so that none pays for what another one left. What
+is printed is the median of the ratios with its quartiles. Everything is driven by public API: jobs on expressions that
+are not due; `pause()`, `modify_job(next_run_time=now)` for all of them, `resume()`, until a listener has seen them all.
 
     python benchmarks/firing.py [--rounds 30] [--jobs 1000]
 """
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -44,6 +45,9 @@ EXPRESSIONS = [
     "30 */10 * * * *",
     "0 0 2 1,15 * *",
 ]
+
+
+T = TypeVar("T")
 
 
 class Job:
@@ -107,6 +111,7 @@ class Contestant:
             self.scheduler.modify_job(id_, next_run_time=now)
         self.seen = 0
         self.done.clear()
+        gc.collect()
 
 
 def measured(contestant: Contestant) -> float:
@@ -127,8 +132,13 @@ async def measured_async(contestant: Contestant) -> float:
     return time.process_time() - begin
 
 
-def told(name: str, ratios: list[float], ours: list[float], theirs: list[float], count: int) -> None:
-    low, middle, high = statistics.quantiles(ratios, n=4)
+def in_turn(ours: T, theirs: T, n: int) -> tuple[T, T]:
+    """The order of the pair number `n`."""
+    return (ours, theirs) if n % 2 else (theirs, ours)
+
+
+def told(name: str, ours: list[float], theirs: list[float], count: int) -> None:
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
     per = 1e6 / count
     print(
         f"{name:34} {middle:5.2f}  ({low:.2f}..{high:.2f})   bgjobs {statistics.median(ours) * per:6.1f} us   "
@@ -138,8 +148,11 @@ def told(name: str, ratios: list[float], ours: list[float], theirs: list[float],
 
 async def on_asyncio(name: str, job: Any, plain: Any, rounds: int, count: int) -> None:
     ours, theirs = Contestant("asyncio", count, job, ours=True), Contestant("asyncio", count, plain, ours=False)
-    pairs = [(await measured_async(ours), await measured_async(theirs)) for _ in range(rounds + 1)][1:]
-    told(name, [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs], count)
+    times: dict[Contestant, list[float]] = {ours: [], theirs: []}
+    for n in range(rounds + 1):
+        for contestant in in_turn(ours, theirs, n):
+            times[contestant].append(await measured_async(contestant))
+    told(name, times[ours][1:], times[theirs][1:], count)
     await ours.jobs.aclose()
     theirs.scheduler.shutdown()
     await asyncio.sleep(0)
@@ -147,8 +160,11 @@ async def on_asyncio(name: str, job: Any, plain: Any, rounds: int, count: int) -
 
 def on_threads(name: str, job: Any, plain: Any, rounds: int, count: int) -> None:
     ours, theirs = Contestant("background", count, job, ours=True), Contestant("background", count, plain, ours=False)
-    pairs = [(measured(ours), measured(theirs)) for _ in range(rounds + 1)][1:]
-    told(name, [a / b for a, b in pairs], [a for a, _ in pairs], [b for _, b in pairs], count)
+    times: dict[Contestant, list[float]] = {ours: [], theirs: []}
+    for n in range(rounds + 1):
+        for contestant in in_turn(ours, theirs, n):
+            times[contestant].append(measured(contestant))
+    told(name, times[ours][1:], times[theirs][1:], count)
     ours.jobs.close()
     theirs.scheduler.shutdown()
 
@@ -171,24 +187,15 @@ def register_plain(count: int) -> Callable[[], object]:
 
 
 def registration(rounds: int, count: int) -> None:
-    pairs = []
-    for _ in range(rounds + 1):
-        pair = []
-        for register in (register_ours, register_plain):
+    times: dict[Any, list[float]] = {register_ours: [], register_plain: []}
+    for n in range(rounds + 1):
+        for register in in_turn(register_ours, register_plain, n):
             gc.collect()
             begin = time.process_time()
             close = register(count)
-            pair.append(time.process_time() - begin)
+            times[register].append(time.process_time() - begin)
             close()
-        pairs.append((pair[0], pair[1]))
-    pairs = pairs[1:]
-    told(
-        f"register and warm up {count:,}",
-        [a / b for a, b in pairs],
-        [a for a, _ in pairs],
-        [b for _, b in pairs],
-        count,
-    )
+    told(f"register and warm up {count:,}", times[register_ours][1:], times[register_plain][1:], count)
 
 
 def main() -> None:
