@@ -73,8 +73,28 @@ def test_all_is_sorted(module: ModuleType) -> None:
 
 def test_all_names_what_the_package_imports() -> None:
     """What `__init__` imports is public, and nothing else is."""
+    assert bgjobs.BackgroundJobsSettings in vars(bgjobs).values()  # from when it is asked for
     public = {name for name, value in vars(bgjobs).items() if name[0] != "_" and not inspect.ismodule(value)}
     assert set(bgjobs.__all__) == public
+
+
+def test_the_settings_are_imported_when_they_are_asked_for() -> None:
+    """A module that only defines jobs does not wait for pydantic-settings; `dir` knows the name all the same."""
+    script = """if True:
+        import sys, bgjobs, typing
+        assert "pydantic_settings" not in sys.modules
+        assert "BackgroundJobsSettings" in dir(bgjobs)
+        hints = typing.get_type_hints(bgjobs.BackgroundJobs.__init__)
+        assert hints["settings"] == bgjobs.BackgroundJobsSettings | None
+        assert "pydantic_settings" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_an_unknown_name_is_no_attribute() -> None:
+    """As of any other module."""
+    with pytest.raises(AttributeError, match="module 'bgjobs' has no attribute 'BackgroundJob5'"):
+        bgjobs.BackgroundJob5  # type: ignore[attr-defined] # noqa: B018
 
 
 def test_star_import_gives_every_public_name() -> None:

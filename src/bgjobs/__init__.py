@@ -1,5 +1,7 @@
 """Recurring background jobs on six-field cron schedules: a thin adapter over APScheduler 3.11."""
 
+import typing
+
 from ._cron import CronExpression
 from ._errors import (
     BgjobsError,
@@ -18,10 +20,23 @@ from ._logging import configure_logging
 from ._options import BackgroundJobOptions
 from ._outcome import Cancelled, Skipped
 from ._run import CurrentRun, current_run
-from ._settings import BackgroundJobsSettings
 from ._status import Health, JobStatus
 from ._token import CancellationToken
 from ._trigger import cron_trigger_arguments
+
+if typing.TYPE_CHECKING:  # what stands below would let a type checker take every name for known
+    from ._settings import BackgroundJobsSettings
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import the settings when they are first asked for: pydantic-settings is slow, and most modules do without."""
+        if name == "BackgroundJobsSettings":
+            from ._settings import BackgroundJobsSettings
+
+            globals()[name] = BackgroundJobsSettings
+            return BackgroundJobsSettings
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "BackgroundJob",
@@ -50,3 +65,7 @@ __all__ = [
     "cron_trigger_arguments",
     "current_run",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 80  # characters of a text that an error repeats
 _ILLEGAL = re.compile(r"[^0-9A-Za-z*?,/#-]")
-_SPECIAL = re.compile(r"(?:[0-9]*|[A-Z]{3})(?:LW|WL|L|W)|.*#.*")
+_SPECIAL = r"(?:[0-9]*|[A-Z]{3})(?:LW|WL|L|W)|.*#.*"
 _ORDER = "second minute hour day-of-month month day-of-week"
 
 
@@ -69,7 +69,7 @@ def refusal(field: Field, member: str, whole: str) -> Refused:
     if "*" in member or "?" in member:
         alone = "* and ? stand alone or with a step, as in */5, never in a list or range"
         return Refused(member, f"{member} is not understood; {alone}")
-    if any(_SPECIAL.fullmatch(token) for token in re.split("[-/]", upper)):
+    if any(re.fullmatch(_SPECIAL, token) for token in re.split("[-/]", upper)):
         return Refused(member, _special(field, member, whole))
     return Refused(member, _ordinary(field, member))
 

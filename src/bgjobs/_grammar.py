@@ -51,14 +51,15 @@ MACROS = {
     "@annually": "0 0 1 1 *",
 }
 
-_INTERVAL = re.compile(r"[*?/-]")
+_INTERVAL = frozenset("*?/-")
 _BLANKS = re.compile("[ \t]+")
 _VALUE = "([0-9]{1,2}|[A-Z]{3})"
 _FLAGS = re.ASCII | re.IGNORECASE
 _ANY = re.compile(r"[*?](?:/([0-9]{1,2}))?", _FLAGS)
 _MEMBER = re.compile(rf"{_VALUE}(?:-{_VALUE})?(?:/([0-9]{{1,2}}))?", _FLAGS)
-_SPECIAL_DAY = re.compile(r"L(?:-([0-9]{1,2}))?(W?)|([0-9]{1,2})W", _FLAGS)
-_SPECIAL_WEEKDAY = re.compile(rf"{_VALUE}(?:L|#([0-9]{{1,2}}))", _FLAGS)
+# Compiled when they are used first, as many programs never do: the import is not to pay for them.
+_SPECIAL_DAY = r"L(?:-([0-9]{1,2}))?(W?)|([0-9]{1,2})W"
+_SPECIAL_WEEKDAY = rf"{_VALUE}(?:L|#([0-9]{{1,2}}))"
 
 
 class SpecialDay(NamedTuple):
@@ -119,7 +120,7 @@ def parse(text: str) -> Fields:
         raise CronFormatError(message, text, field.name, refused.piece) from None
     seconds, minutes, hours, days, months, weekdays = masks
     weekdays = (weekdays | weekdays >> 7) & 0b1111111  # 7 is 0
-    interval = bool(_INTERVAL.search("".join(parts[:3])))
+    interval = not _INTERVAL.isdisjoint("".join(parts[:3]))
     return Fields(seconds, minutes, hours, special_day or days, months, special_weekday or weekdays, interval)
 
 
@@ -146,7 +147,7 @@ def split(text: str) -> list[str]:
 
 def read_special_day(text: str) -> SpecialDay | None:
     """Read ``L``, ``L-n``, ``nW``, ``LW`` or ``L-nW``; ``None`` for a field without such a form."""
-    found = _SPECIAL_DAY.fullmatch(text)
+    found = re.fullmatch(_SPECIAL_DAY, text, _FLAGS)
     if not found:
         return None
     before_last, last_nearest, day = found.groups()
@@ -159,7 +160,7 @@ def read_special_day(text: str) -> SpecialDay | None:
 
 def read_special_weekday(text: str) -> SpecialWeekday | None:
     """Read ``dL`` or ``d#k``; ``None`` for a field without such a form."""
-    found = _SPECIAL_WEEKDAY.fullmatch(text)
+    found = re.fullmatch(_SPECIAL_WEEKDAY, text, _FLAGS)
     if not found:
         return None
     weekday = _value(WEEKDAY, found[1]) % 7

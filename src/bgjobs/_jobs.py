@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack
 
+import bgjobs  # for its settings, which are imported when they are first asked for
+
 from ._errors import DuplicateJobError, LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
@@ -16,7 +18,6 @@ from ._loop import in_daemon_thread
 from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import register_settings, registered
 from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
-from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
 from ._status import Health, JobStatus
 
@@ -46,10 +47,10 @@ class BackgroundJobs:
         self,
         scheduler: Any = None,
         *,
-        settings: BackgroundJobsSettings | None = None,
+        settings: bgjobs.BackgroundJobsSettings | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        self._settings = BackgroundJobsSettings() if settings is None else settings
+        self._settings = bgjobs.BackgroundJobsSettings() if settings is None else settings
         given = None if scheduler is None else SchedulerBridge(scheduler)
         if given is not None:
             self._settings.refuse_configuration()
@@ -256,20 +257,14 @@ class BackgroundJobs:
 
     def __enter__(self) -> Self:
         _refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
-        if self._lifecycle.kind() == BLOCKING:
-            raise LifecycleError(
-                "a BlockingScheduler blocks in warm_up(), which closes at the end; call that, not `with`"
-            )
+        self._refuse_blocking("blocks in warm_up(), which closes at the end; call that, not `with`")
         return self.warm_up()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        if self._lifecycle.kind() == BLOCKING:
-            raise LifecycleError(
-                "a BlockingScheduler would block the event loop that is running here; take another kind"
-            )
+        self._refuse_blocking("would block the event loop that is running here; take another kind")
         return self.warm_up()
 
     async def __aexit__(self, *_: object) -> None:
@@ -284,6 +279,10 @@ class BackgroundJobs:
         """
         async with self:
             yield
+
+    def _refuse_blocking(self, why: str) -> None:
+        if self._lifecycle.kind() == BLOCKING:
+            raise LifecycleError(f"a BlockingScheduler {why}")
 
     def __repr__(self) -> str:
         state = "warm" if self.is_warm else "not warm"

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from ._errors import ConfigurationError, did_you_mean
 from ._job import Target
-from ._sources import fold
+from ._keys import fold
 
 
 def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:

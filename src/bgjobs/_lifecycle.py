@@ -8,22 +8,24 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import tzinfo
+from typing import TYPE_CHECKING
 
 from . import _log
 from ._entries import Entries
-from ._errors import BgjobsError, ConfigurationError, LifecycleError, did_you_mean, raise_all
+from ._errors import BgjobsError, LifecycleError, raise_all
 from ._exit import warm
 from ._ledger import Ledger
 from ._loop import LoopThread, within
 from ._run import RegisteredJob
 from ._runner import Runner
 from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
-from ._settings import BackgroundJobsSettings
 from ._signals import on_stop_signal
-from ._sources import fold
 from ._status import Health
 from ._tick import applications, enlist
 from ._zone import zone
+
+if TYPE_CHECKING:
+    from ._settings import BackgroundJobsSettings
 
 #: Seconds that a scheduler gets to stop when the jobs are closed, beside what the jobs get.
 STOP_TIMEOUT = 10.0
@@ -247,15 +249,7 @@ class Lifecycle:
                     self._check(job, bridge)
             except BgjobsError as exc:
                 mistakes.append(exc)
-        known = {fold(key): key for key in self.ledger.jobs}
-        for key in self._settings.jobs:
-            if fold(key) not in known:
-                told = (
-                    f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, known.values())}"
-                )
-                told += "; register it in code, or say where it is: job = 'package.module:Name'"
-                mistakes.append(ConfigurationError(told, "jobs"))
-        raise_all(mistakes, "the jobs")
+        raise_all([*mistakes, *self._settings.unmatched(self.ledger.jobs)], "the jobs")
 
     def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
         bridge.check(job)

@@ -1,10 +1,8 @@
 """One job's options, from code or from the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from datetime import datetime, tzinfo
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Self, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -109,7 +107,7 @@ class BackgroundJobOptions(BaseModel):
         return key
 
     @model_validator(mode="after")
-    def _one_schedule(self) -> BackgroundJobOptions:
+    def _one_schedule(self) -> Self:
         if self.trigger is None:
             return self
         if self.cron is not None:

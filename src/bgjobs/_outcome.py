@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """The value of a run that was not made, as other listeners of the scheduler see it (``event.retval``).
 
     Attributes:
@@ -17,27 +15,23 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
 
 
-@dataclass(slots=True)
-class Succeeded:
+class Succeeded(NamedTuple):
     """The action returned `value`, and the scope is closed."""
 
     value: object
 
 
-@dataclass(slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The action, the scope or the constructor raised `error`; `Run.settle` is still to come."""
 
     error: BaseException
 
 
-@dataclass(slots=True)
-class NeedsTask:
+class NeedsTask(NamedTuple):
     """The scope is an async one, which a thread cannot own: the run has not begun, and a task must make it."""
 
     scope: Any

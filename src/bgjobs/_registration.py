@@ -6,7 +6,7 @@ import importlib
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._cron import CronExpression
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
@@ -15,8 +15,10 @@ from ._kwargs import converted
 from ._options import BackgroundJobOptions, build
 from ._run import RegisteredJob
 from ._scheduler import is_trigger
-from ._settings import BackgroundJobsSettings
 from ._status import Schedule
+
+if TYPE_CHECKING:
+    from ._settings import BackgroundJobsSettings
 
 
 def register_settings(settings: BackgroundJobsSettings, add: Callable[..., object]) -> None:

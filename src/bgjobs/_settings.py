@@ -1,7 +1,5 @@
 """What the environment, an env file, a secrets directory and a settings file can say, on pydantic-settings."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -20,8 +18,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ._errors import ConfigurationError, did_you_mean
+from ._keys import fold
 from ._options import BackgroundJobOptions, Zone
-from ._sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, fold, read
+from ._sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, read
 
 
 def _reference(text: str) -> str:
@@ -139,6 +138,19 @@ class BackgroundJobsSettings(BaseSettings):
         if key in self.jobs:
             return self.jobs[key]
         return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
+
+    def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
+        """An error for each job that is none of these, which are registered."""
+        known = {fold(key) for key in keys}
+        return [
+            ConfigurationError(
+                f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, keys)}; register it "
+                "in code, or say where it is: job = 'package.module:Name'",
+                "jobs",
+            )
+            for key in self.jobs
+            if fold(key) not in known
+        ]
 
     def place(self, *way: str) -> str | None:
         """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.

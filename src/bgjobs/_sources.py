@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +24,13 @@ from pydantic_settings.sources.utils import parse_env_vars
 
 from ._errors import ConfigurationError, did_you_mean
 from ._files import read_file, read_text
+from ._keys import fold
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
 
 #: The way to a value: ``("jobs", "data-sync", "cron")``.
 Way = tuple[str, ...]
-
-
-@lru_cache(maxsize=4096)
-def fold(key: str) -> str:
-    """The form in which two spellings of one key are equal: ``data-sync``, ``data_sync`` and ``DataSync``."""
-    return re.sub(r"[\W_]+", "", key.casefold())
 
 
 def is_free(way: Way) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 #: How a run can end.
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
@@ -24,8 +23,7 @@ OVERDUE = 10.0
 MANY = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(NamedTuple):
     """One job, and what has become of its runs since the process started; a row of ``jobs.status()``.
 
     Attributes:
@@ -61,8 +59,7 @@ class JobStatus:
     not_run: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """Whether the jobs are doing what they should; true when they are.
 
     Attributes:
@@ -77,7 +74,6 @@ class Health:
         return self.ok
 
 
-@dataclass(slots=True)
 class Tally:
     """What is counted of one job's runs.
 
@@ -93,14 +89,15 @@ class Tally:
     finished_at: float | None = None
     outcome: str | None = None
     error: str | None = None
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*OUTCOMES, *REASONS), 0))
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
 
     def of(self, names: tuple[str, ...]) -> Mapping[str, int]:
         """The counts with these names, read-only."""
         return MappingProxyType({name: self.counts[name] for name in names})
 
 
-@dataclass(slots=True)
 class Schedule:
     """When a job is due, as far as bgjobs has seen it.
 
@@ -113,12 +110,14 @@ class Schedule:
         paused_at: Since when the job is paused; ``None`` where it is not.
     """
 
-    trigger: Any
-    following: Callable[[datetime], datetime | None] | None = None
     entry: Any = None
     expected: datetime | None = None
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
+
+    def __init__(self, trigger: Any, following: Callable[[datetime], datetime | None] | None = None) -> None:
+        self.trigger = trigger
+        self.following = following
 
     def begin(self) -> None:
         """Expect the first fire time from now on."""
