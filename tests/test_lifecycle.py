@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_REMOVED
+from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_REMOVED, EVENT_SCHEDULER_STARTED
 from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -606,6 +606,14 @@ class TestPlainScripts:
         process.send_signal(number)
         out, err = process.communicate(timeout=LIMIT)
         assert (out, process.returncode) == ("put away\nended\n", 0), err
+
+    def test_a_signal_that_comes_while_they_warm_up_ends_them(self, kind: str) -> None:
+        """It is not forgotten when the jobs turn warm."""
+        scheduler = CLASSES[kind](timezone="UTC")
+        scheduler.add_listener(lambda _: signal.raise_signal(signal.SIGTERM), EVENT_SCHEDULER_STARTED)
+        jobs = cold(scheduler).add_background_job(nothing, cron=NIGHTLY)
+        jobs.run()
+        assert not jobs.is_warm
 
     def test_interpreter_exit_closes_what_was_forgotten(self, tmp_path: Path) -> None:
         """A script that warms up and ends has its running job asked and awaited."""
