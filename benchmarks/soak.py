@@ -2,7 +2,7 @@
 
 Every occurrence of a list that is made here, second by second and without bgjobs, must be found again in
 ``jobs.status()``: as a run with an outcome, or with a reason for not running. Afterwards no run, task, thread or open
-scope may be left.
+scope may be left, and the second half of the time may not have cost memory that the first did not.
 
     python benchmarks/soak.py [--kind asyncio|background] [--jobs 1000] [--seconds 60] [--seed 1]
 
@@ -19,6 +19,7 @@ import random
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ from loguru import logger
 
 from bgjobs import BackgroundJobs, BackgroundJobsSettings, CancellationToken
 from bgjobs._run import Run
+
+#: Bytes that an occurrence may leave on the average; the runs that are going at the two measurements differ a little.
+LEAK = 50
 
 chance = random.Random(1)
 scopes = Counter[str]()
@@ -83,6 +87,7 @@ class Soak:
         self.counted: Counter[str] = Counter()
         self.paused: set[str] = set()
         self.removed: set[str] = set()
+        self.memory: list[tuple[int, int]] = []  # how many were due, and the bytes in use, at half-time and at the end
         for key in self.periods:
             self.add(key)
 
@@ -98,6 +103,10 @@ class Soak:
                 self.due[key] += 1
         for key in chance.sample([*self.periods], max(1, len(self.periods) // 100)):
             self.change(key)
+
+    def weigh(self) -> None:
+        gc.collect()
+        self.memory.append((self.due.total(), tracemalloc.get_traced_memory()[0]))
 
     def change(self, key: str) -> None:
         if key in self.removed:
@@ -150,9 +159,11 @@ async def asyncio_soak(arguments: argparse.Namespace) -> tuple[Soak, list[str], 
     await asyncio.sleep(until_half())
     begin = time.process_time()
     async with soak.jobs:
-        for _ in range(arguments.seconds):
+        for n in range(arguments.seconds):
             await asyncio.sleep(until_half())
             soak.second(int(time.time()))
+            if n in (arguments.seconds // 2, arguments.seconds - 1):
+                soak.weigh()
         soak.end()
     spent = time.process_time() - begin
     await asyncio.sleep(0)
@@ -165,9 +176,11 @@ def background_soak(arguments: argparse.Namespace) -> tuple[Soak, list[str], flo
     time.sleep(until_half())
     begin = time.process_time()
     with soak.jobs:
-        for _ in range(arguments.seconds):
+        for n in range(arguments.seconds):
             time.sleep(until_half())
             soak.second(int(time.time()))
+            if n in (arguments.seconds // 2, arguments.seconds - 1):
+                soak.weigh()
         soak.end()
     return soak, [], time.process_time() - begin
 
@@ -180,6 +193,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     chance.seed(arguments.seed)
+    tracemalloc.start()
     logger.remove()
     logging.getLogger("apscheduler").addHandler(logging.NullHandler())
     logging.getLogger("apscheduler").propagate = False
@@ -196,6 +210,11 @@ def main() -> int:
     left += [f"thread {t.name}" for t in threading.enumerate() if t.name.startswith(("bgjobs", "APScheduler"))]
     if scopes["opened"] != scopes["closed"]:
         left.append(f"{scopes['opened'] - scopes['closed']} open scopes")
+    (due, before), (due_now, now) = soak.memory
+    grown = (now - before) / (due_now - due)
+    if grown > LEAK:
+        left.append(f"{grown:.0f} bytes for each occurrence of the second half")
+    print(f"memory: {before / 1e6:.2f} MB at half-time, {now / 1e6:.2f} MB at the end, {grown:.0f} bytes an occurrence")
     print(f"{sum(soak.due.values()):,} due, {len(wrong)} keys wrong, {len(left)} left behind, {spent:.1f} s of CPU")
     print(", ".join(f"{name} {number:,}" for name, number in totals.items()))
     print(*wrong[:10], *left[:10], sep="\n")
