@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._grammar import Fields
 
-_FIRST = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall time; nothing fires before it
+_FIRST_YEAR = 1970  # nothing fires before it
 _EARLY = 1969  # years before it are not converted between zones, which could leave the calendar
 _LAST_YEAR = 9999
 _DAY = timedelta(days=1)
@@ -48,14 +48,17 @@ class Calendar:
         return False
 
     def next_wall(self, wall: datetime) -> datetime | None:
-        """The first matching wall time that is not before `wall` (a whole second); ``None`` after the year 9999."""
+        """The first matching wall time that is not before `wall` (a whole second); ``None`` after the year 9999.
+
+        A zone that `wall` has is passed on, and otherwise left alone.
+        """
         year, month, day = wall.year, wall.month, wall.day
         if self._days_in(year, month) >> day & 1:
             time = self._time_from(wall.hour, wall.minute, wall.second)
             if time:
-                return datetime(year, month, day, *time)  # noqa: DTZ001 - a wall time
+                return datetime(year, month, day, *time, tzinfo=wall.tzinfo)
         found = self._date_after(year, month, day)
-        return datetime(*found, *self._first_time) if found else None  # noqa: DTZ001 - a wall time
+        return datetime(*found, *self._first_time, tzinfo=wall.tzinfo) if found else None
 
     def _time_from(self, hour: int, minute: int, second: int) -> tuple[int, int, int] | None:
         """The first matching time of day that is not before the one given."""
@@ -157,22 +160,20 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo, *, after: boo
     Raises:
         OverflowError: The year 9999 ends while times are converted.
     """
-    early = moment.year < _EARLY
-    local = _FIRST.replace(tzinfo=zone) if early else moment.astimezone(zone)
-    wall = local.replace(tzinfo=None, fold=0, microsecond=0)
+    local = moment if moment.year < _EARLY else moment.astimezone(zone)
+    if local.year < _FIRST_YEAR:
+        local, after = datetime(_FIRST_YEAR, 1, 1, tzinfo=zone), False
+    wall = local.replace(microsecond=0) if local.microsecond else local
     # Rounding up is done on the wall clock: half a second before a jump comes the first second that it leaves out.
-    if local.microsecond or (after and not early):
+    if after or local.microsecond:
         wall += _SECOND
-    if wall < _FIRST:
-        wall = _FIRST
-    if zone.utcoffset(None) is None:
-        return _in_zone(calendar, local, wall, zone)
-    found = calendar.next_wall(wall)  # a fixed offset, where there are no changes to look for
-    return found.replace(tzinfo=zone) if found else None
+    if zone.utcoffset(None) is not None:  # a fixed offset, where there are no changes to look for
+        return calendar.next_wall(wall)
+    return _in_zone(calendar, local, wall.replace(tzinfo=None, fold=0), zone)
 
 
 def _in_zone(calendar: Calendar, local: datetime, wall: datetime, zone: tzinfo) -> datetime | None:
-    """`first_from` for a zone whose clock changes: `local` is the start, `wall` its next whole second."""
+    """`first_from` for a zone whose clock changes: `local` is the start, `wall` the first second on the wall to try."""
     if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset():
         begin, end = _overlap(local, zone)
         if calendar.fields.interval:
