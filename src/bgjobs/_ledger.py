@@ -189,9 +189,10 @@ class Ledger:
     def _tick(self, job: RegisteredJob, scheduled_at: datetime) -> int:
         """Take note of a fire time, and count those that were left out before it."""
         left_out = job.schedule.tick(scheduled_at) if job.schedule else 0
-        coalesced = left_out if job.options.coalesce else 0
-        job.tally.counts[_status.COALESCED] += coalesced
-        return coalesced
+        if not left_out or not job.options.coalesce:
+            return 0
+        job.tally.counts[_status.COALESCED] += left_out
+        return left_out
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip a run while others are going; of many during one run, the first is logged, and at last the number."""
