@@ -445,6 +445,18 @@ class TestWhatIsGone:
             jobs._lifecycle._entries = entries
             assert jobs._lifecycle._bridge.scheduler.get_jobs() == []  # type: ignore[union-attr]
 
+    def test_closing_where_no_thread_can_be_started(self, monkeypatch: Any) -> None:
+        """As at the exit of an interpreter of Python 3.12: all of it is done in the thread that asks for it."""
+        jobs = cold(BackgroundScheduler(timezone="UTC")).add_background_job(nothing, key="k", cron=NIGHTLY)
+        jobs.warm_up()
+
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        jobs.close()
+        assert not jobs.is_warm
+
     @pytest.mark.parametrize("owner", ["_own_in_worker", "_own_in_task"])
     @pytest.mark.parametrize("given_up", [False, True])
     def test_a_withdrawn_run_is_told_to_whoever_still_waits(self, owner: str, given_up: bool) -> None:

@@ -84,7 +84,10 @@ def in_daemon_thread(func: Callable[[], T]) -> asyncio.Future[T]:
 
 
 def within(seconds: float, func: Callable[[], object]) -> bool:
-    """Call `func` in a thread of its own, and raise what it raises. Returns False if it is not done in that time."""
+    """Call `func` in a thread of its own, and raise what it raises. Returns False if it is not done in that time.
+
+    Where no thread can be started, as at the exit of Python 3.12, it is called here, without a limit.
+    """
     errors: list[BaseException] = []
 
     def work() -> None:
@@ -94,7 +97,11 @@ def within(seconds: float, func: Callable[[], object]) -> bool:
             errors.append(exc)
 
     thread = threading.Thread(target=work, name="bgjobs-within", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        func()
+        return True
     thread.join(seconds)
     for error in errors:
         raise error
