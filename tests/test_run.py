@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -662,11 +663,14 @@ class TestWhatARunLeaves:
         finally:
             gc.enable()
 
-    async def test_the_context_is_as_it_was(self, records: Any) -> None:
-        """After a run that went well, code in the same context belongs to no run, nor do its records."""
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_the_context_is_as_it_was(self, records: Any, fails: bool) -> None:
+        """After a run, code that waited for it belongs to no run, nor do its records."""
 
         async def act() -> None:
             logger.info("inside")
+            if fails:
+                raise ValueError
 
         jobs = cold().add_background_job(act, key="k", cron=YEARLY)
         with logger.contextualize(request="r"):
@@ -674,6 +678,21 @@ class TestWhatARunLeaves:
             logger.info("outside")
             with pytest.raises(LifecycleError, match="outside a run"):
                 current_run()
-        inside, outside = records
-        assert inside["extra"] == {**outside["extra"], **inside["extra"]}
-        assert inside["extra"].keys() - outside["extra"].keys() == {"job", "run_id", "scheduled_at"}
+        inside, outside = (record["extra"] for record in records if record["level"].name == "INFO")
+        assert outside == {"request": "r"}
+        assert inside.keys() == {"request", "job", "run_id", "scheduled_at"}
+
+    async def test_a_run_leaves_the_context_of_its_task(self, records: Any) -> None:
+        """What APScheduler's own task does after a run that went well belongs to no run."""
+
+        async def act() -> None:
+            logger.info("inside")
+
+        jobs = cold().add_background_job(act, key="k", cron=YEARLY)
+        jobs._lifecycle.ledger.reopen()
+        await jobs._lifecycle.runner.fire_async("k", "a run", datetime.now(UTC))
+        logger.info("outside")
+        with pytest.raises(LifecycleError, match="outside a run"):
+            current_run()
+        inside, outside = (record["extra"] for record in records)
+        assert (inside["job"], outside) == ("k", {})

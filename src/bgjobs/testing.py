@@ -88,7 +88,8 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
 async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
     """Same as `run_job`, in the event loop that is running here."""
     with _one_run(jobs, key) as result:
-        told = await _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, datetime.now(UTC))
+        run = _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, datetime.now(UTC))
+        told = await asyncio.create_task(run)  # a task and a context of its own, as in a scheduler
         return await in_daemon_thread(lambda: result.wait(told))
 
 
