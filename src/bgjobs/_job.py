@@ -6,7 +6,9 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import FunctionType
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from ._errors import InvalidJobError, did_you_mean, nearest
 
@@ -15,6 +17,9 @@ T = TypeVar("T")
 TOKEN = "cancellation_token"
 
 Parameters = Mapping[str, inspect.Parameter]
+
+#: The parameters of methods that were looked at; a thousand jobs may be of one class.
+_methods: WeakKeyDictionary[FunctionType, Parameters | None] = WeakKeyDictionary()
 
 
 class BackgroundJob(Protocol):
@@ -201,8 +206,13 @@ def _parameters_of_method(job_type: Any, name: str) -> Parameters | None:
     raw = inspect.getattr_static(job_type, name)
     if isinstance(raw, (staticmethod, classmethod)):
         return _parameters(getattr(job_type, name))
+    if inspect.isfunction(raw) and raw in _methods:
+        return _methods[raw]
     parameters = _parameters(raw)
-    return parameters and dict([*parameters.items()][1:])
+    parameters = parameters and dict([*parameters.items()][1:])
+    if inspect.isfunction(raw):
+        _methods[raw] = parameters
+    return parameters
 
 
 def _parameters_of_constructor(factory: Callable[[], Any]) -> Parameters | None:
