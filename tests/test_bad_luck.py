@@ -24,7 +24,7 @@ from bgjobs import BackgroundJobs, CancellationToken, Skipped
 from bgjobs._loop import in_daemon_thread
 from bgjobs._run import Run
 from bgjobs.testing import run_job, walk
-from stage import LIMIT, NIGHTLY, Waiter, cold, nothing, now, often, stage, until, warm
+from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, now, often, stage, until, warm
 
 
 @asynccontextmanager
@@ -140,15 +140,20 @@ def test_a_system_exit_of_a_handler_stops_no_loop(kind: str, records: Any) -> No
     assert any("raised SystemExit" in text for text in records.texts("ERROR"))
 
 
-def test_a_generator_exit_of_a_job_is_a_failure() -> None:
-    """A sync job that raises it in a worker of the event loop does not vanish."""
+@pytest.mark.parametrize("kind", ["asyncio", "background"])
+def test_a_generator_exit_of_a_job_is_a_failure(kind: str) -> None:
+    """A sync job that raises it in a worker thread does not vanish, and is told to its scheduler."""
+    told = Waiter()
 
     def leave() -> None:
         raise GeneratorExit
 
-    jobs = cold().add_background_job(leave, key="k", trigger=now())
-    with warm("asyncio", jobs):
+    scheduler = CLASSES[kind](timezone="UTC")
+    scheduler.add_listener(lambda event: told(repr(event.exception)), EVENT_JOB_ERROR)
+    jobs = cold(scheduler).add_background_job(leave, key="k", trigger=now())
+    with warm(kind, jobs):
         until(lambda: counts(jobs, "k"))
+        assert told.wait() == ["GeneratorExit()"]
     assert counts(jobs, "k") == {"failed": 1}
 
 

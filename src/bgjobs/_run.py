@@ -136,9 +136,9 @@ class Run:
                 await self._enter(scope, in_a_task=call is in_task)
             self.resolved = True
             value = await self._acting(call)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed on: to APScheduler, or as a cancellation
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and call is in_task:
+                raise  # the event loop goes away; in a thread it is the job's own
             if self._is_cancellation(error):
                 await self._close(error)
                 return Cancelled()

@@ -30,7 +30,7 @@ from typing import Any
 from ._calls import InThread, drive, in_task
 from ._job import Resolver
 from ._ledger import Ledger
-from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Skipped
+from ._outcome import Cancelled, NeedsTask, Outcome, Skipped
 from ._run import Run
 from ._tick import Ticket, job_id
 
@@ -175,10 +175,7 @@ class Runner:
             if reported.set_running_or_notify_cancel():
                 reported.set_result(skipped)
             return
-        try:
-            outcome = drive(run.perform(self._in_thread, self.resolver))
-        except BaseException as exc:  # noqa: BLE001 - a GeneratorExit of the job's own
-            outcome = Failed(exc)
+        outcome = drive(run.perform(self._in_thread, self.resolver))
         alone = not reported.set_running_or_notify_cancel()
         if isinstance(outcome, NeedsTask):
             if alone:
