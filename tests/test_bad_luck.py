@@ -22,6 +22,7 @@ from apscheduler.triggers.date import DateTrigger
 
 from bgjobs import BackgroundJobs, CancellationToken, Skipped
 from bgjobs._loop import in_daemon_thread
+from bgjobs._outcome import Succeeded
 from bgjobs._run import Run
 from bgjobs.testing import run_job, walk
 from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, now, often, stage, until, warm
@@ -432,6 +433,16 @@ class TestWhatIsGone:
             tell("gone", datetime.now(UTC))
         ledger.dropped("gone", datetime.now(UTC), "paused", "the job was removed first")
         assert records == []
+
+    def test_a_run_that_was_dropped_is_counted_when_its_thread_ends(self) -> None:
+        """Its event loop is gone, and nobody waits for it any more; what became of it is known all the same."""
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+        ledger = jobs._lifecycle.ledger
+        run = ledger.begin("k", "a run", datetime.now(UTC))
+        assert isinstance(run, Run)
+        ledger.drop(run)
+        assert ledger.acted(run, Succeeded(None)) is None
+        assert counts(jobs, "k") == {"succeeded": 1}
 
     def test_a_run_is_dropped_once(self) -> None:
         """Forgetting it again changes nothing."""

@@ -18,6 +18,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 from loguru import logger
+from loguru._logger import context
 
 from bgjobs import BackgroundJobs, CancellationToken, Cancelled, CurrentRun, LifecycleError, Resolver, current_run
 from bgjobs.testing import arun_job
@@ -681,6 +682,18 @@ class TestWhatARunLeaves:
         inside, outside = (record["extra"] for record in records if record["level"].name == "INFO")
         assert outside == {"request": "r"}
         assert inside.keys() == {"request", "job", "run_id", "scheduled_at"}
+
+    def test_inside_it_what_loguru_binds_is_a_mapping_as_before(self, kind: str) -> None:
+        """For whoever looks at the context of loguru, and for `contextualize` inside the job."""
+        seen = Waiter()
+
+        def act() -> None:
+            bound = context.get()
+            with logger.contextualize(step=2):
+                seen((len(bound), bound["job"], sorted(context.get())))
+
+        with stage(kind, lambda jobs: jobs.add_background_job(act, trigger=now())):
+            assert seen.wait() == [(3, "act", ["job", "run_id", "scheduled_at", "step"])]
 
     async def test_a_run_leaves_the_context_of_its_task(self, records: Any) -> None:
         """What APScheduler's own task does after a run that went well belongs to no run."""
