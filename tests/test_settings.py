@@ -351,12 +351,13 @@ class TestMistakes:
         (problem,) = mistakes(config_file=file(name, text))
         assert problem.startswith(f"{name}: {told}")
 
-    @pytest.mark.parametrize("cron", ["*/5 * * * * *", "@daily", "* * * * * *"])
-    def test_an_unquoted_cron_in_yaml(self, cron: str) -> None:
+    @pytest.mark.parametrize("cron", ["*/5 * * * * *", "@daily", "* * * * * *", "? * * * * *"])
+    @pytest.mark.parametrize("table", ["a:\n    cron: {}\n", "a:\n    {{enabled: true, cron: {}}}\n"])
+    def test_an_unquoted_cron_in_yaml(self, cron: str, table: str) -> None:
         """The line is named, and quotes are asked for."""
-        (problem,) = mistakes(config_file=file("a.yaml", f"jobs:\n  a:\n    cron: {cron}\n"))
+        (problem,) = mistakes(config_file=file("a.yaml", f"jobs:\n  {table.format(cron)}"))
         assert "(at line 3, column" in problem
-        assert problem.endswith('; a value that begins with * or @ stands in quotes, as in cron: "*/5 * * * * *"')
+        assert problem.endswith('; a value that begins with *, ? or @ stands in quotes, as in cron: "*/5 * * * * *"')
 
     def test_names_in_yaml_that_are_no_text(self) -> None:
         """YAML reads some words as something else."""

@@ -7,15 +7,13 @@ named as a cause.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ._errors import ConfigurationError
 
-_YAML_QUOTES = '; a value that begins with * or @ stands in quotes, as in cron: "*/5 * * * * *"'
-_UNQUOTED = re.compile(r"[\w.-]+['\"]?\s*:\s*[*@]|-\s+[*@]")
+_YAML_QUOTES = '; a value that begins with *, ? or @ stands in quotes, as in cron: "*/5 * * * * *"'
 
 
 class _Broken(Exception):  # noqa: N818 - `read_file` makes the public error of it
@@ -123,8 +121,8 @@ def _yaml_problem(exc: Any, text: str) -> str:
     mark = getattr(exc, "problem_mark", None)
     if mark is None:
         return "it has characters that are not allowed"
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    hint = _YAML_QUOTES if _UNQUOTED.match(line.strip()) else ""
+    near = text.splitlines()[mark.line : mark.line + 1]
+    hint = _YAML_QUOTES if near and {*"*?@"} & {*near[0][max(mark.column - 1, 0) : mark.column + 1]} else ""
     return f"{exc.problem} (at line {mark.line + 1}, column {mark.column + 1}){hint}"
 
 
