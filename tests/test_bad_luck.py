@@ -159,6 +159,41 @@ def test_a_generator_exit_of_a_job_is_a_failure(kind: str) -> None:
 
 
 class TestClosing:
+    def test_runs_that_wait_for_a_thread_are_accounted_for(self, kind: str) -> None:
+        """Of more runs than there are threads, each is made, or refused with a reason, before the close is over."""
+        jobs = cold(CLASSES[kind](timezone="UTC", executors={"default": ThreadPoolExecutor(1)}))
+        jobs.add_background_job(nothing, key="k", cron=NIGHTLY, max_instances=1000)
+        with warm(kind, jobs):
+            until(lambda: jobs._lifecycle._is_started)
+            for _ in range(100):
+                jobs.run_now("k")
+        assert sum(counts(jobs, "k").values()) == 100
+
+    def test_runs_that_no_thread_comes_free_for_are_told(self, monkeypatch: Any, records: Any) -> None:
+        """The only thread hangs: what waits for it is counted, with the reason, and the close is not held up."""
+        monkeypatch.setattr("bgjobs._entries.FLUSH_TIMEOUT", 0.05)
+        monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
+        started, release = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            started.set()
+            release.wait(LIMIT)
+
+        scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+        jobs = cold(scheduler, shutdown_timeout=0.05).add_background_job(hang, key="hang", trigger=now())
+        jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
+        jobs.add_background_job(nothing, key="k:k", cron=NIGHTLY)
+        jobs.warm_up()
+        assert started.wait(LIMIT)
+        for key in ("k", "k", "k:k"):
+            jobs.run_now(key)
+        until(lambda: scheduler.get_jobs() and len(scheduler.get_jobs()) == 2)  # the one-shots are with the executor
+        jobs.close()
+        assert counts(jobs, "k") == {"closing": 2}
+        assert counts(jobs, "k:k") == {"closing": 1}
+        assert sum("no thread of its executor came free" in text for text in records.texts("WARNING")) == 3
+        release.set()
+
     def test_a_run_that_outlived_a_close_is_settled_after_the_next_warm_up(self, monkeypatch: Any) -> None:
         """Its failure is nobody's event any more; its handler is called all the same."""
         monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from ._errors import DuplicateJobError
-from ._run import SCHEDULED, STARTUP, RegisteredJob
+from ._run import SCHEDULED, STARTUP, RegisteredJob, Run
 from ._scheduler import NoSuchEntry, SchedulerBridge
 from ._status import CLOSING, PAUSED, Schedule
 from ._tick import fire, fire_async, job_id
+
+#: Seconds that runs get to be refused that wait for a thread of their executor when the jobs are closed.
+FLUSH_TIMEOUT = 1.0
 
 #: The keys of all facades on each scheduler, so that no facade takes another one's place in a job store.
 _taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -143,6 +148,33 @@ class Entries:
                 self._remove(entry, alias, CLOSING, "the jobs are being closed")
         for key in list(self._ours):
             self._forget(key)
+
+    def flush(self, jobs: Collection[str], going: Callable[[], Iterable[Run]]) -> None:
+        """Wait until no run waits for a thread of its executor any more, and tell of those that wait all the same.
+
+        Once the jobs are closed, such a run would begin in nobody's name, or in that of the next warm-up.
+
+        Args:
+            jobs: The keys of the jobs.
+            going: Gives the runs that are going, and need not be waited for.
+        """
+        deadline = time.monotonic() + FLUSH_TIMEOUT
+        while (waiting := self._waiting(jobs, going())) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        for key in waiting.elements():
+            self._dropped(key, datetime.now(UTC), CLOSING, "no thread of its executor came free before the close")
+
+    def _waiting(self, jobs: Collection[str], going: Iterable[Run]) -> Counter[str]:
+        """How many runs of each job wait for a thread."""
+        submitted = self._bridge.submitted()
+        submitted.subtract(job_id(run.key, run.kind) for run in going)
+        waiting = Counter[str]()
+        for entry, number in submitted.items():
+            known = (key for key in jobs if entry == job_id(key, SCHEDULED) or entry.startswith(job_id(key, "")))
+            key = max(known, key=len, default=None)
+            if key is not None and number > 0:
+                waiting[key] += number
+        return waiting
 
     def _forget(self, key: str) -> None:
         self._ours.discard(key)

@@ -267,7 +267,7 @@ class Ledger:
     def shut(self) -> None:
         """Let no new run begin, and ask those that are going to end."""
         self._closing = True
-        for run in self._going():
+        for run in self.going():
             run.token.request_cancellation()
 
     def drain(self, timeout: float) -> None:
@@ -281,10 +281,10 @@ class Ledger:
         """
         self.shut()
         if not self._wait_until_idle(timeout):
-            for run in self._going():
+            for run in self.going():
                 run.cancel()
             self._wait_until_idle(CANCEL_TIMEOUT)
-        self.abandoned = self._going()
+        self.abandoned = self.going()
         for run in self.abandoned:
             _log.abandoned(run)
 
@@ -292,5 +292,6 @@ class Ledger:
         with self._idle:
             return self._idle.wait_for(lambda: not self._live, timeout)
 
-    def _going(self) -> list[Run]:
+    def going(self) -> list[Run]:
+        """The runs that are not over."""
         return list(self._live.copy())

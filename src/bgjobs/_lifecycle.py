@@ -199,7 +199,8 @@ class Lifecycle:
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
         with self._lock:
-            if (bridge := self._bridge) is None:
+            bridge, entries = self._bridge, self._entries
+            if bridge is None or entries is None:
                 return
             self.ledger.shut()
             deadline = time.monotonic() + self._settings.shutdown_timeout
@@ -210,6 +211,7 @@ class Lifecycle:
                         None, "the scheduler does not answer, maybe for a job store that hangs; closing all the same"
                     )
                 self.ledger.drain(max(0.0, deadline - time.monotonic()))
+                entries.flush(self.ledger.jobs.keys(), self.ledger.going)
             finally:
                 self._release(bridge)
 

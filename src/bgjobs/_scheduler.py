@@ -1,13 +1,14 @@
 """The border with APScheduler: schedulers, executors, job stores and events.
 
 Together with `_trigger` the only module that imports APScheduler. What it uses that is not public API is pinned by a
-test: the executors and job stores by alias, an executor's lock and pool, the event loop of an `AsyncIOScheduler`.
+test: the executors and job stores by alias, the lock, pool and counts of an executor, an `AsyncIOScheduler`'s event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
@@ -40,11 +41,7 @@ from ._tick import PREFIX, Ticket
 NoSuchEntry = JobLookupError
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
-KINDS: dict[str, type[Any]] = {
-    ASYNCIO: AsyncIOScheduler,
-    BACKGROUND: BackgroundScheduler,
-    BLOCKING: BlockingScheduler,
-}
+KINDS: dict[str, type[Any]] = {ASYNCIO: AsyncIOScheduler, BACKGROUND: BackgroundScheduler, BLOCKING: BlockingScheduler}
 
 #: Seconds that an event loop gets to shut its scheduler down.
 SHUTDOWN_TIMEOUT = 5.0
@@ -190,6 +187,11 @@ class SchedulerBridge:
         pool = self.scheduler._executors[executor]  # noqa: SLF001
         with pool._lock:  # noqa: SLF001
             return isinstance(pool, BasePoolExecutor)
+
+    def submitted(self) -> Counter[str]:
+        """How many runs the thread pools were given that are not over, by APScheduler's id of the job."""
+        pools = [e for e in list(self.scheduler._executors.values()) if isinstance(e, BasePoolExecutor)]  # noqa: SLF001
+        return sum((Counter(dict(pool._instances)) for pool in pools), Counter())  # noqa: SLF001
 
     # -- events --------------------------------------------------------------------------------------------------
 
