@@ -172,7 +172,6 @@ class TestClosing:
     def test_runs_that_no_thread_comes_free_for_are_told(self, monkeypatch: Any, records: Any) -> None:
         """The only thread hangs: what waits for it is counted, with the reason, and the close is not held up."""
         monkeypatch.setattr("bgjobs._entries.FLUSH_TIMEOUT", 0.05)
-        monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
         started, release = threading.Event(), threading.Event()
 
         def hang() -> None:

@@ -280,17 +280,17 @@ class Ledger:
             timeout: Seconds that the runs get to end, ``on_exception`` included.
         """
         self.shut()
-        if not self._wait_until_idle(timeout):
+        if not self._wait_until(lambda: not self._live, timeout):
             for run in self.going():
                 run.cancel()
-            self._wait_until_idle(CANCEL_TIMEOUT)
+            self._wait_until(lambda: all(run.task is None for run in self.going()), CANCEL_TIMEOUT)
         self.abandoned = self.going()
         for run in self.abandoned:
             _log.abandoned(run)
 
-    def _wait_until_idle(self, timeout: float) -> bool:
+    def _wait_until(self, over: Callable[[], bool], timeout: float) -> bool:
         with self._idle:
-            return self._idle.wait_for(lambda: not self._live, timeout)
+            return self._idle.wait_for(over, timeout)
 
     def going(self) -> list[Run]:
         """The runs that are not over."""

@@ -1,7 +1,7 @@
 """The border with APScheduler: schedulers, executors, job stores and events.
 
 Together with `_trigger` the only module that imports APScheduler. What it uses that is not public API is pinned by a
-test: the executors and job stores by alias, the lock, pool and counts of an executor, an `AsyncIOScheduler`'s event loop.
+test: the executors and job stores by alias, an executor's lock, pool and counts, an `AsyncIOScheduler`'s event loop.
 """
 
 from __future__ import annotations
