@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -142,12 +143,14 @@ def test_a_fastapi_application_runs_its_job(tmp_path: Path) -> None:
             found[1] for line in process.stderr if (found := re.search(r"running on (http://[\w.:]+)", line))
         )
 
-        def fetch(path: str) -> dict[str, object]:
+        def fetch(path: str) -> Any:
             with urlopen(address + path, timeout=LIMIT) as response:
-                return dict(json.load(response))
+                return json.load(response)
 
         until(lambda: fetch("/rates") != {}, process)
         assert fetch("/last-run")["key"] == "refresh_rates"
+        until(lambda: fetch("/jobs")[0]["outcomes"]["succeeded"], process)
+        assert fetch("/ready") == {"ok": True, "problems": []}
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=LIMIT)
     assert "Application shutdown complete" in err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
+from pydantic import TypeAdapter
 from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, CancellationToken, Health, JobStatus, LifecycleError, UnknownJobError, current_run
-from bgjobs._status import MANY
+from bgjobs._status import MANY, OUTCOMES
 from stage import (
     CLASSES,
     LIMIT,
@@ -56,11 +59,21 @@ class TestStatus:
 
     def test_it_cannot_be_changed(self) -> None:
         """A row is a picture, not a handle."""
-        status: Any = cold().add_background_job(nothing, cron=NIGHTLY).status()[0]
-        with pytest.raises(AttributeError):
+        jobs = cold().add_background_job(nothing, cron=NIGHTLY)
+        status: Any = jobs.status()[0]
+        with pytest.raises(FrozenInstanceError):
             status.key = "other"
-        with pytest.raises(TypeError):
-            status.outcomes["succeeded"] = 7
+        status.outcomes["succeeded"] = 7
+        assert jobs.status()[0].outcomes["succeeded"] == 0
+
+    def test_it_becomes_json(self) -> None:
+        """For a status page: as pydantic does it, and by the standard library."""
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+        by_pydantic = TypeAdapter(list[JobStatus]).dump_python(jobs.status(), mode="json")
+        by_hand = json.loads(json.dumps([asdict(row) for row in jobs.status()], default=datetime.isoformat))
+        assert by_pydantic[0].keys() == by_hand[0].keys()
+        assert by_pydantic[0]["outcomes"] == by_hand[0]["outcomes"] == dict.fromkeys(OUTCOMES, 0)
+        assert asdict(jobs.health()) == {"ok": False, "problems": ("the jobs are not warmed up",)}
 
     def test_each_outcome_is_counted(self, kind: str) -> None:
         """Successes, failures, time-outs and cancellations, each with its moment and its error."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
-from bgjobs import BackgroundJobs, current_run
+from bgjobs import BackgroundJobs, Health, JobStatus, current_run
 
 rates: dict[str, float] = {}
 last_run: dict[str, str] = {}
@@ -37,3 +37,17 @@ async def show_rates() -> dict[str, float]:
 async def show_last_run() -> dict[str, str]:
     """Which run refreshed them."""
     return last_run
+
+
+@app.get("/jobs")
+async def show_jobs() -> list[JobStatus]:
+    """What has become of the runs of each job."""
+    return jobs.status()
+
+
+@app.get("/ready")
+async def show_health(response: Response) -> Health:
+    """A readiness probe: 503 while the jobs do not do what they should, with the reason."""
+    health = jobs.health()
+    response.status_code = 200 if health else 503
+    return health

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Skipped(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Skipped:
     """The value of a run that was not made, as other listeners of the scheduler see it (``event.retval``).
 
     Attributes:
@@ -15,7 +17,8 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Cancelled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cancelled:
     """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import _log
 from ._calls import Calls, in_task
@@ -34,7 +34,8 @@ from ._status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Schedule, Tally
 from ._token import CancellationToken
 
 
-class CurrentRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CurrentRun:
     """The run that the calling code belongs to.
 
     Attributes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 #: How a run can end.
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
@@ -23,7 +23,8 @@ OVERDUE = 10.0
 MANY = 10_000
 
 
-class JobStatus(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobStatus:
     """One job, and what has become of its runs since the process started; a row of ``jobs.status()``.
 
     Attributes:
@@ -59,7 +60,8 @@ class JobStatus(NamedTuple):
     not_run: Mapping[str, int]
 
 
-class Health(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Health:
     """Whether the jobs are doing what they should; true when they are.
 
     Attributes:
@@ -94,8 +96,8 @@ class Tally:
         self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
 
     def of(self, names: tuple[str, ...]) -> Mapping[str, int]:
-        """The counts with these names, read-only."""
-        return MappingProxyType({name: self.counts[name] for name in names})
+        """A copy of the counts with these names."""
+        return {name: self.counts[name] for name in names}
 
 
 class Schedule:
