@@ -16,6 +16,7 @@ from ._options import BackgroundJobOptions, build
 from ._run import RegisteredJob
 from ._scheduler import is_trigger
 from ._status import Schedule
+from ._trigger import following
 
 if TYPE_CHECKING:
     from ._settings import BackgroundJobsSettings
@@ -91,7 +92,7 @@ def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Sc
             raise ConfigurationError(
                 f"{where}: trigger must be an APScheduler trigger, not {options.trigger!r}", "trigger"
             )
-        return Schedule(options.trigger)
+        return Schedule(options.trigger, following(options.trigger))
     if options.cron is None:
         raise ConfigurationError(
             f"{where} has no schedule; give cron or trigger, or set its cron in the settings", "cron"
@@ -102,7 +103,7 @@ def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Sc
         end_date=options.end_date,
         jitter=options.jitter,
     )
-    return Schedule(trigger, None if options.jitter else trigger.following)
+    return Schedule(trigger, following(trigger))
 
 
 # -- references ------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class Schedule:
 
     Attributes:
         trigger: The APScheduler trigger.
-        following: Tells the fire time after one; ``None`` where that cannot be told (jitter, triggers of others).
+        following: Tells the fire time after one; ``None`` where that cannot be told.
         entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
         ticked_at: The latest fire time that APScheduler came with (UTC).

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.cron.expressions import AllExpression
 from apscheduler.triggers.cron.fields import BaseField
+from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
 from tzlocal import get_localzone  # comes with APScheduler
 
@@ -156,6 +158,18 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         ]
         options += [f"jitter={self.jitter}"] if self.jitter else []
         return f"<{type(self).__name__} ({', '.join(options)}, timezone='{self.timezone}')>"
+
+
+def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
+    """How to tell the fire time of `trigger` after one.
+
+    ``None`` where there is none to be told: with jitter, and for triggers that may answer otherwise the next time.
+    """
+    if type(trigger) not in (SixFieldCronTrigger, CronTrigger, IntervalTrigger) or trigger.jitter:
+        return None
+    if isinstance(trigger, SixFieldCronTrigger):
+        return trigger.following
+    return lambda fire_time: trigger.get_next_fire_time(fire_time, fire_time)
 
 
 def _zone_of(*limits: object) -> tzinfo:
