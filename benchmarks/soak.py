@@ -121,7 +121,7 @@ class Soak:
         elif throw < 0.6:
             self.jobs.run_now(key)
             self.due[key] += 1
-        elif not (row := self.row(key)).running:  # a run that is going is counted only when it ends
+        elif self.counted[key] + counted(row := self.row(key)) == self.due[key]:  # else one is under way
             self.counted[key] += counted(row)
             self.removed.add(key)
             self.jobs.remove(key)
