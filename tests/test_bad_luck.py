@@ -182,6 +182,7 @@ class TestClosing:
         jobs = cold(scheduler, shutdown_timeout=0.05).add_background_job(hang, key="hang", trigger=now())
         jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
         jobs.add_background_job(nothing, key="k:k", cron=NIGHTLY)
+        scheduler.add_job(nothing, now(), id="k")  # somebody else's
         jobs.warm_up()
         assert started.wait(LIMIT)
         for key in ("k", "k", "k:k"):

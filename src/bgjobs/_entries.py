@@ -14,7 +14,7 @@ from ._errors import DuplicateJobError
 from ._run import SCHEDULED, STARTUP, RegisteredJob, Run
 from ._scheduler import NoSuchEntry, SchedulerBridge
 from ._status import CLOSING, PAUSED, Schedule
-from ._tick import fire, fire_async, job_id
+from ._tick import PREFIX, fire, fire_async, job_id
 
 #: Seconds that runs get to be refused that wait for a thread of their executor when the jobs are closed.
 FLUSH_TIMEOUT = 1.0
@@ -170,9 +170,9 @@ class Entries:
         submitted.subtract(job_id(run.key, run.kind) for run in going)
         waiting = Counter[str]()
         for entry, number in submitted.items():
-            known = (key for key in jobs if entry == job_id(key, SCHEDULED) or entry.startswith(job_id(key, "")))
-            key = max(known, key=len, default=None)
-            if key is not None and number > 0:
+            name = entry.removeprefix(PREFIX)
+            key = name if name in jobs else name.rpartition(":")[0]  # else a one-shot
+            if name != entry and key in jobs and number > 0:
                 waiting[key] += number
         return waiting
 
