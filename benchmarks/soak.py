@@ -31,7 +31,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from bgjobs import BackgroundJobs, BackgroundJobsSettings, CancellationToken
-from bgjobs._run import Run
+from bgjobs._runs.run import Run
 
 #: Bytes that an occurrence may leave on the average; the runs that are going at the two measurements differ a little.
 LEAK = 50

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from bgjobs import BackgroundJobs, _cli
-from bgjobs._cli import main
+from bgjobs import BackgroundJobs
+from bgjobs.__main__ import main
 from bgjobs._logging import unconfigure_logging
 
 JOBS = """
@@ -318,7 +318,7 @@ def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sys.modules["shop_jobs"].released.set()
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.1)
+    monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.1)
     return statuses
 
 
@@ -343,9 +343,3 @@ def test_the_current_directory_is_searched_once(monkeypatch: pytest.MonkeyPatch)
     before = [*sys.path]
     assert status("check", "--config", "shop.toml") == 0
     assert sys.path == before
-
-
-def test_the_module_is_a_program_only_when_it_is_run() -> None:
-    """Importing bgjobs.__main__ runs nothing."""
-    __import__("bgjobs.__main__")
-    assert sys.modules["bgjobs.__main__"].main is _cli.main

@@ -9,7 +9,7 @@ from enum import Enum
 
 import pytest
 
-from bgjobs._cron import CronExpression
+from bgjobs._cron.expression import CronExpression
 from bgjobs._errors import ConfigurationError, CronFormatError, NeverFiresError
 
 NEW_YEAR = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgjobs._cron import CronExpression
+from bgjobs._cron.expression import CronExpression
 from bgjobs._errors import CronFormatError
 
 THREE = "\N{ARABIC-INDIC DIGIT THREE}"  # a digit to str.isdigit()

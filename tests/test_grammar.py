@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgjobs._errors import CronFormatError
-from bgjobs._grammar import (
+from bgjobs._cron.grammar import (
     DAY,
     FIELDS,
     MACROS,
@@ -19,6 +18,7 @@ from bgjobs._grammar import (
     read_pieces,
     split,
 )
+from bgjobs._errors import CronFormatError
 from cron_texts import LARGEST_STEPS, plain, texts
 from oracle import LIMITS, Oracle, numbers
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from bgjobs import CancellationToken, ConfigurationError
 from bgjobs._job import Job, Target
-from bgjobs._kwargs import converted
+from bgjobs._settings.kwargs import converted
 
 if TYPE_CHECKING:
     from nowhere import Elsewhere  # type: ignore[import-not-found]

@@ -432,7 +432,7 @@ class TestClosing:
         self, kind: str, records: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is named in a warning; when it fails later on, the failure is still logged and handled."""
-        monkeypatch.setattr("bgjobs._ledger.CANCEL_TIMEOUT", 0.05)
+        monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.05)
         seen, started, release = Waiter(), threading.Event(), threading.Event()
 
         def deaf() -> None:

@@ -38,7 +38,7 @@ BUILTINS = {
 ALIASES = {"Job"}
 
 every_public_name = pytest.mark.parametrize("name", PUBLIC)
-every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
 def imports(path: Path) -> set[str]:
@@ -191,9 +191,9 @@ def test_functions_stay_short(path: Path) -> None:
 
 
 def test_apscheduler_is_imported_at_the_border_only() -> None:
-    """Two modules know APScheduler: the scheduler bridge and the trigger."""
-    border = {path.stem for path in MODULES if "apscheduler" in imports(path)}
-    assert border == {"_scheduler", "_trigger"}
+    """One wing knows APScheduler."""
+    border = {path.parent.name for path in MODULES if "apscheduler" in imports(path)}
+    assert border == {"_apscheduler"}
 
 
 # -- the package -----------------------------------------------------------------------------------------------------
@@ -240,6 +240,6 @@ def test_the_wheel_has_its_entry_points_and_licence(wheel: zipfile.ZipFile) -> N
     """The command, the trigger plugin and the licence text are in the metadata."""
     folder = f"bgjobs-{metadata.version('bgjobs')}.dist-info"
     entry_points = wheel.read(f"{folder}/entry_points.txt").decode()
-    assert "bgjobs = bgjobs._cli:main" in entry_points
-    assert "six_field_cron = bgjobs._trigger:SixFieldCronTrigger" in entry_points
+    assert "bgjobs = bgjobs.__main__:main" in entry_points
+    assert "six_field_cron = bgjobs._apscheduler.trigger:SixFieldCronTrigger" in entry_points
     assert f"{folder}/licenses/LICENSE" in wheel.namelist()

@@ -17,7 +17,7 @@ from bgjobs import (
     DuplicateJobError,
     InvalidJobError,
 )
-from bgjobs._run import RegisteredJob
+from bgjobs._runs.run import RegisteredJob
 
 
 @pytest.fixture(autouse=True)

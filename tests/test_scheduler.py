@@ -24,7 +24,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, Skipped, current_run
-from bgjobs._tick import applications, fire, fire_async
+from bgjobs._apscheduler.tick import applications, fire, fire_async
 from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, now, stage, until, warm
 
 
@@ -106,7 +106,7 @@ class TestWhatIsStored:
         with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY):
             (job,) = scheduler.get_jobs()
             assert pickle.loads(pickle.dumps(job)).args == ("bgjobs", "k", "scheduled")
-            assert job.func_ref == "bgjobs._tick:fire"
+            assert job.func_ref == "bgjobs._apscheduler.tick:fire"
 
     def test_rows_of_a_persistent_store_stay_and_run_again(self, tmp_path: Path) -> None:
         """A job in SQLite is kept over a close, and taken up by the next warm-up."""

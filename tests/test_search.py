@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bgjobs._cron import CronExpression
+from bgjobs._cron.expression import CronExpression
+from bgjobs._cron.grammar import parse
+from bgjobs._cron.search import Calendar, first_after, first_from
 from bgjobs._errors import NeverFiresError
-from bgjobs._grammar import parse
-from bgjobs._search import Calendar, first_after, first_from
 from cron_texts import clock_texts, places_and_starts, plain, special_days, special_weekdays, texts
 from oracle import Oracle
 

@@ -15,7 +15,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobOptions, BackgroundJobs, BackgroundJobsSettings, ConfigurationError
-from bgjobs._settings import JobSettings
+from bgjobs._settings.model import JobSettings
 
 JOBS = "BGJOBS__JOBS__"
 SECRET = "s3cr3t"

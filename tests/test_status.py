@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, CancellationToken, Health, JobStatus, LifecycleError, UnknownJobError, current_run
-from bgjobs._status import MANY, OUTCOMES
+from bgjobs._runs.status import MANY, OUTCOMES
 from stage import (
     CLASSES,
     LIMIT,

@@ -9,9 +9,9 @@ import pytest
 from apscheduler.triggers.cron import CronTrigger
 from hypothesis import assume, given
 
-from bgjobs._cron import CronExpression
+from bgjobs._cron.expression import CronExpression
+from bgjobs._cron.translate import cron_trigger_arguments
 from bgjobs._errors import ConfigurationError, CronFormatError, NeverFiresError
-from bgjobs._translate import cron_trigger_arguments
 from cron_texts import places_and_starts, texts
 
 

@@ -16,9 +16,9 @@ from apscheduler.triggers.cron import CronTrigger
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from bgjobs._cron import CronExpression
+from bgjobs._apscheduler.trigger import SixFieldCronTrigger, SpecialExpression, cron_trigger_arguments
+from bgjobs._cron.expression import CronExpression
 from bgjobs._errors import BgjobsError, ConfigurationError, NeverFiresError
-from bgjobs._trigger import SixFieldCronTrigger, SpecialExpression, cron_trigger_arguments
 from cron_texts import clock_texts, places_and_starts, texts
 from oracle import Oracle
 
@@ -118,7 +118,7 @@ class TestSearch:
         """The question that APScheduler asks twice, with the same objects, is answered once."""
         daily = trigger("0 0 12 * * *")
         found = daily.get_next_fire_time(NOW, NOW)
-        monkeypatch.setattr("bgjobs._trigger.first_from", None)
+        monkeypatch.setattr("bgjobs._apscheduler.trigger.first_from", None)
         assert daily.get_next_fire_time(NOW, NOW) is found
 
     @pytest.mark.parametrize("jitter", [None, 60])
@@ -274,7 +274,7 @@ class TestValue:
     )
     def test_zone(self, options: dict[str, Any], zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without a zone, that of a limit is taken, else the machine's, as in CronTrigger."""
-        monkeypatch.setattr("bgjobs._trigger.get_localzone", lambda: ZoneInfo("Asia/Tokyo"))
+        monkeypatch.setattr("bgjobs._apscheduler.trigger.get_localzone", lambda: ZoneInfo("Asia/Tokyo"))
         assert str(SixFieldCronTrigger("0 0 9 * * *", **options).timezone) == zone
 
     @pytest.mark.parametrize(

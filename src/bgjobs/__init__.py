@@ -2,7 +2,8 @@
 
 import typing
 
-from ._cron import CronExpression
+from ._apscheduler.trigger import cron_trigger_arguments
+from ._cron.expression import CronExpression
 from ._errors import (
     BgjobsError,
     ConfigurationError,
@@ -18,20 +19,19 @@ from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._options import BackgroundJobOptions
-from ._outcome import Cancelled, Skipped
-from ._run import CurrentRun, current_run
-from ._status import Health, JobStatus
+from ._runs.outcome import Cancelled, Skipped
+from ._runs.run import CurrentRun, current_run
+from ._runs.status import Health, JobStatus
 from ._token import CancellationToken
-from ._trigger import cron_trigger_arguments
 
 if typing.TYPE_CHECKING:  # what stands below would let a type checker take every name for known
-    from ._settings import BackgroundJobsSettings
+    from ._settings.model import BackgroundJobsSettings
 else:
 
     def __getattr__(name: str) -> object:
         """Import the settings when they are first asked for: pydantic-settings is slow, and most modules do without."""
         if name == "BackgroundJobsSettings":
-            from ._settings import BackgroundJobsSettings
+            from ._settings.model import BackgroundJobsSettings
 
             globals()[name] = BackgroundJobsSettings
             return BackgroundJobsSettings

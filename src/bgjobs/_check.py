@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
-from ._cron import CronExpression
+from ._cron.expression import CronExpression
 from ._preview import dst_note
-from ._run import RegisteredJob
-from ._settings import BackgroundJobsSettings
+from ._runs.run import RegisteredJob
+from ._settings.model import BackgroundJobsSettings
 
 #: How far ahead changes of the clock are looked for.
 YEAR = timedelta(days=366)

@@ -11,15 +11,15 @@ from typing import Any, Self, TypeVar, Unpack
 
 import bgjobs  # for its settings, which are imported when they are first asked for
 
+from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._errors import DuplicateJobError, LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
-from ._loop import in_daemon_thread
 from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import register_settings, registered
-from ._scheduler import ASYNCIO, BLOCKING, SchedulerBridge
+from ._runs.status import Health, JobStatus
+from ._runs.threads import in_daemon_thread
 from ._signals import on_stop_signal
-from ._status import Health, JobStatus
 
 J = TypeVar("J", bound=Job)
 

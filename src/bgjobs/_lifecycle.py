@@ -10,22 +10,22 @@ from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
-from . import _log
-from ._entries import Entries
+from ._apscheduler.executor import Runner
+from ._apscheduler.rows import Entries
+from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
+from ._apscheduler.tick import applications, enlist
 from ._errors import BgjobsError, LifecycleError, raise_all
-from ._exit import warm
-from ._ledger import Ledger
-from ._loop import LoopThread, within
-from ._run import RegisteredJob
-from ._runner import Runner
-from ._scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
+from ._runs import log as _log
+from ._runs.exit import warm
+from ._runs.registry import Ledger
+from ._runs.run import RegisteredJob
+from ._runs.status import Health
+from ._runs.threads import LoopThread, within
 from ._signals import on_stop_signal
-from ._status import Health
-from ._tick import applications, enlist
 from ._zone import zone
 
 if TYPE_CHECKING:
-    from ._settings import BackgroundJobsSettings
+    from ._settings.model import BackgroundJobsSettings
 
 #: Seconds that a scheduler gets to stop when the jobs are closed, beside what the jobs get.
 STOP_TIMEOUT = 10.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from ._tick import PREFIX
+from ._apscheduler.tick import PREFIX
 
 if TYPE_CHECKING:
     from loguru import Message, Record

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from ._cron import CronExpression
+from ._cron.expression import CronExpression
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
 from ._zone import zone

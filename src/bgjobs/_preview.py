@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from ._cron import CronExpression
-from ._grammar import FIELDS, Field, read_pieces, read_special_day, read_special_weekday, split
+from ._cron.expression import CronExpression
+from ._cron.grammar import FIELDS, Field, read_pieces, read_special_day, read_special_weekday, split
 from ._zone import zone
 
 _SECOND = timedelta(seconds=1)

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
-from ._cron import CronExpression
+from ._apscheduler.scheduler import is_trigger
+from ._apscheduler.trigger import following
+from ._cron.expression import CronExpression
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
 from ._job import ExceptionHandler, Job, Target
-from ._kwargs import converted
 from ._options import BackgroundJobOptions, build
-from ._run import RegisteredJob
-from ._scheduler import is_trigger
-from ._status import Schedule
-from ._trigger import following
+from ._runs.run import RegisteredJob
+from ._runs.status import Schedule
+from ._settings.kwargs import converted
 
 if TYPE_CHECKING:
-    from ._settings import BackgroundJobsSettings
+    from ._settings.model import BackgroundJobsSettings
 
 
 def register_settings(settings: BackgroundJobsSettings, add: Callable[..., object]) -> None:

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
-from ._loop import in_daemon_thread
-from ._outcome import Failed, Outcome, Skipped, Succeeded
-from ._run import RegisteredJob, Run
-from ._status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED
+from ._runs.outcome import Failed, Outcome, Skipped, Succeeded
+from ._runs.run import RegisteredJob, Run
+from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED
+from ._runs.threads import in_daemon_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 

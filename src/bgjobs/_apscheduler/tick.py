@@ -6,9 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Protocol
 
-from . import _log
-from ._outcome import Failed, Outcome, Skipped, Succeeded
-from ._run import SCHEDULED
+from .._runs import log as _log
+from .._runs.outcome import Failed, Outcome, Skipped, Succeeded
+from .._runs.run import SCHEDULED
 
 #: What APScheduler's ids of our jobs begin with.
 PREFIX = "bgjobs:"

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from ._options import BackgroundJobOptions
-from ._settings import BackgroundJobsSettings, JobDefaults, JobSettings
+from .._options import BackgroundJobOptions
+from .model import BackgroundJobsSettings, JobDefaults, JobSettings
 
 #: Settings that say where the others are, and so cannot stand among them.
 LOCATIONS = ("config_file", "env_file", "secrets_dir")

@@ -22,7 +22,7 @@ _context: ContextVar[Mapping[str, Any]] = context
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ._run import Run
+    from .run import Run
 
 
 def _of(run: Run) -> Any:

@@ -24,14 +24,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from . import _log
-from ._calls import Calls, in_task
-from ._errors import LifecycleError, ResolverError
-from ._job import TOKEN, Resolver, Target
-from ._options import BackgroundJobOptions
-from ._outcome import Cancelled, Failed, NeedsTask, Outcome, Succeeded
-from ._status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Schedule, Tally
-from ._token import CancellationToken
+from .._errors import LifecycleError, ResolverError
+from .._job import TOKEN, Resolver, Target
+from .._options import BackgroundJobOptions
+from .._token import CancellationToken
+from . import log as _log
+from .calls import Calls, in_task
+from .outcome import Cancelled, Failed, NeedsTask, Outcome, Succeeded
+from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Schedule, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class Run:
 def _without_our_frames(error: BaseException) -> BaseException:
     """The error with a traceback that begins in the job's own code: shorter to read, and much cheaper to format."""
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__package__") == __package__:
+    while traceback is not None and str(traceback.tb_frame.f_globals.get("__package__")).startswith("bgjobs"):
         with suppress(RuntimeError):  # still going
             traceback.tb_frame.clear()  # else the frames that are kept would lead to it, and so to the instance
         traceback = traceback.tb_next

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from ._errors import ConfigurationError, did_you_mean
-from ._job import Target
-from ._keys import fold
+from .._errors import ConfigurationError, did_you_mean
+from .._job import Target
+from .keys import fold
 
 
 def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:

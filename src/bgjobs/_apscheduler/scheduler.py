@@ -31,11 +31,11 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from . import _log
-from ._errors import ConfigurationError, LifecycleError, did_you_mean
-from ._run import RegisteredJob
-from ._secrets import masked
-from ._tick import PREFIX, Ticket
+from .._errors import ConfigurationError, LifecycleError, did_you_mean
+from .._runs import log as _log
+from .._runs.run import RegisteredJob
+from .._secrets import masked
+from .tick import PREFIX, Ticket
 
 #: What APScheduler raises when a job is in none of its stores.
 NoSuchEntry = JobLookupError

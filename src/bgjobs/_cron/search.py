@@ -12,12 +12,12 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ._grammar import SpecialDay, SpecialWeekday
+from .grammar import SpecialDay, SpecialWeekday
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._grammar import Fields
+    from .grammar import Fields
 
 _FIRST_YEAR = 1970  # nothing fires before it
 _EARLY = 1969  # years before it are not converted between zones, which could leave the calendar

@@ -22,9 +22,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from ._errors import ConfigurationError, did_you_mean
-from ._files import read_file, read_text
-from ._keys import fold
+from .._errors import ConfigurationError, did_you_mean
+from .files import read_file, read_text
+from .keys import fold
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ._errors import ConfigurationError
+from .._errors import ConfigurationError
 
 _YAML_QUOTES = '; a value that begins with *, ? or @ stands in quotes, as in cron: "*/5 * * * * *"'
 

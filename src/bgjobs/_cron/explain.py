@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._grammar import Field
+    from .grammar import Field
 
 _SHOWN = 80  # characters of a text that an error repeats
 _ILLEGAL = re.compile(r"[^0-9A-Za-z*?,/#-]")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._cron import CronExpression
-from ._errors import ConfigurationError
-from ._explain import shown
-from ._grammar import DAY, HOUR, MINUTE, MONTH, SECOND, SpecialDay, SpecialWeekday, read_pieces, split
+from .._errors import ConfigurationError
+from .explain import shown
+from .expression import CronExpression
+from .grammar import DAY, HOUR, MINUTE, MONTH, SECOND, SpecialDay, SpecialWeekday, read_pieces, split
 
 if TYPE_CHECKING:
-    from ._grammar import Field
+    from .grammar import Field
 
 _WEEKDAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _POSITIONS = ("last", "1st", "2nd", "3rd", "4th", "5th")

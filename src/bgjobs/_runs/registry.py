@@ -10,10 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from . import _log, _status
-from ._errors import UnknownJobError, did_you_mean
-from ._outcome import Cancelled, Failed, Outcome, Skipped
-from ._run import SCHEDULED, STARTUP, RegisteredJob, Run, running
+from .._errors import UnknownJobError, did_you_mean
+from . import log as _log
+from . import status as _status
+from .outcome import Cancelled, Failed, Outcome, Skipped
+from .run import SCHEDULED, STARTUP, RegisteredJob, Run, running
 
 #: Seconds that cancelled coroutines get to end when the jobs are closed.
 CANCEL_TIMEOUT = 5.0

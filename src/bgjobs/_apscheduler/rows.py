@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ._errors import DuplicateJobError
-from ._run import SCHEDULED, STARTUP, RegisteredJob, Run
-from ._scheduler import NoSuchEntry, SchedulerBridge
-from ._status import CLOSING, PAUSED, Schedule
-from ._tick import PREFIX, fire, fire_async, job_id
+from .._errors import DuplicateJobError
+from .._runs.run import SCHEDULED, STARTUP, RegisteredJob, Run
+from .._runs.status import CLOSING, PAUSED, Schedule
+from .scheduler import NoSuchEntry, SchedulerBridge
+from .tick import PREFIX, fire, fire_async, job_id
 
 #: Seconds that runs get to be refused that wait for a thread of their executor when the jobs are closed.
 FLUSH_TIMEOUT = 1.0

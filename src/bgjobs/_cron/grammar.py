@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ._errors import CronFormatError
-from ._explain import Refused, refusal, sentence, unknown_macro, value_problem, wrong_count
+from .._errors import CronFormatError
+from .explain import Refused, refusal, sentence, unknown_macro, value_problem, wrong_count
 
 MAX_LENGTH = 1_000  # characters; six full enumerations need about 550
 

@@ -17,10 +17,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ._errors import ConfigurationError, did_you_mean
-from ._keys import fold
-from ._options import BackgroundJobOptions, Zone
-from ._sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, read
+from .._errors import ConfigurationError, did_you_mean
+from .._options import BackgroundJobOptions, Zone
+from .keys import fold
+from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, read
 
 
 def _reference(text: str) -> str:

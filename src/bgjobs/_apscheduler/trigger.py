@@ -13,13 +13,13 @@ from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
 from tzlocal import get_localzone  # comes with APScheduler
 
-from ._cron import CronExpression
-from ._errors import ConfigurationError
-from ._grammar import SpecialDay, SpecialWeekday, split
-from ._search import day_mask, first_from, lowest, shape, weekday_mask
-from ._translate import arguments
-from ._translate import cron_trigger_arguments as cron_trigger_arguments
-from ._zone import zone
+from .._cron.expression import CronExpression
+from .._cron.grammar import SpecialDay, SpecialWeekday, split
+from .._cron.search import day_mask, first_from, lowest, shape, weekday_mask
+from .._cron.translate import arguments
+from .._cron.translate import cron_trigger_arguments as cron_trigger_arguments
+from .._errors import ConfigurationError
+from .._zone import zone
 
 _VERSION = 1
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ._loop import wait_in_thread
+from .threads import wait_in_thread
 
 T = TypeVar("T")
 

@@ -27,12 +27,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ._calls import InThread, drive, in_task
-from ._job import Resolver
-from ._ledger import Ledger
-from ._outcome import Cancelled, NeedsTask, Outcome, Skipped
-from ._run import Run
-from ._tick import Ticket, job_id
+from .._job import Resolver
+from .._runs.calls import InThread, drive, in_task
+from .._runs.outcome import Cancelled, NeedsTask, Outcome, Skipped
+from .._runs.registry import Ledger
+from .._runs.run import Run
+from .tick import Ticket, job_id
 
 #: Seconds after which a failed run no longer waits for the error event of APScheduler.
 EVENT_TIMEOUT = 5.0

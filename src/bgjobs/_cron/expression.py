@@ -6,16 +6,16 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ._errors import ConfigurationError, CronFormatError, NeverFiresError
-from ._explain import sentence
-from ._grammar import Fields, parse
-from ._search import Calendar, first_after
-from ._zone import zone
+from .._errors import ConfigurationError, CronFormatError, NeverFiresError
+from .._zone import zone
+from .explain import sentence
+from .grammar import Fields, parse
+from .search import Calendar, first_after
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from ._trigger import SixFieldCronTrigger
+    from .._apscheduler.trigger import SixFieldCronTrigger
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +78,7 @@ class CronExpression:
             ConfigurationError: There is no such time zone.
         """
         # Only here: this module and its tests know nothing of APScheduler, and importing it takes its time.
-        from ._trigger import SixFieldCronTrigger
+        from .._apscheduler.trigger import SixFieldCronTrigger
 
         return SixFieldCronTrigger(self, timezone, start_date, end_date, jitter)
 

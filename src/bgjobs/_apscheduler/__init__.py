@@ -1,0 +1,1 @@
+"""The border with APScheduler: the only wing that imports it."""

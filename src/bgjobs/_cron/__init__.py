@@ -1,0 +1,1 @@
+"""Cron expressions: reading, searching, explaining and translating them. Pure: knows no scheduler."""

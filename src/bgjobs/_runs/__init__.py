@@ -1,0 +1,1 @@
+"""A run from admission to outcome. Knows no APScheduler."""

@@ -1,0 +1,1 @@
+"""From the environment and files to one model. Knows neither runs nor APScheduler."""
