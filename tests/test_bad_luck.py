@@ -23,7 +23,7 @@ from apscheduler.triggers.date import DateTrigger
 from bgjobs import BackgroundJobs, CancellationToken, Skipped
 from bgjobs._runs.outcome import Succeeded
 from bgjobs._runs.run import Run
-from bgjobs._runs.threads import in_daemon_thread
+from bgjobs._runs.threads import in_daemon_thread, waits
 from bgjobs.testing import run_job, walk
 from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, now, often, stage, until, warm
 
@@ -171,7 +171,7 @@ class TestClosing:
 
     def test_runs_that_no_thread_comes_free_for_are_told(self, monkeypatch: Any, records: Any) -> None:
         """The only thread hangs: what waits for it is counted, with the reason, and the close is not held up."""
-        monkeypatch.setattr("bgjobs._apscheduler.rows.FLUSH_TIMEOUT", 0.05)
+        monkeypatch.setattr(waits, "flush", 0.05)
         started, release = threading.Event(), threading.Event()
 
         def hang() -> None:
@@ -196,7 +196,7 @@ class TestClosing:
 
     def test_a_run_that_outlived_a_close_is_settled_after_the_next_warm_up(self, monkeypatch: Any) -> None:
         """Its failure is nobody's event any more; its handler is called all the same."""
-        monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.05)
+        monkeypatch.setattr(waits, "cancelled", 0.05)
         seen, started, release = Waiter(), threading.Event(), threading.Event()
 
         class Job:
@@ -240,7 +240,7 @@ class TestClosing:
 
     def test_a_job_store_that_hangs_does_not_hold_it_up(self, records: Any, monkeypatch: Any) -> None:
         """Running jobs are asked to end, and the close comes back, while the scheduler is stuck in its store."""
-        monkeypatch.setattr("bgjobs._lifecycle.STOP_TIMEOUT", 0.1)
+        monkeypatch.setattr(waits, "scheduler", 0.1)
         stuck, release, asked = threading.Event(), threading.Event(), Waiter()
 
         class Hanging(MemoryJobStore):  # type: ignore[misc]
@@ -341,7 +341,7 @@ class TestClosing:
 
     async def test_sync_code_in_an_async_scope_is_not_left_alone(self, monkeypatch: Any, records: Any) -> None:
         """Its scope stays open until its thread has ended, and the drain names it."""
-        monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.05)
+        monkeypatch.setattr(waits, "cancelled", 0.05)
         started, release, events = threading.Event(), threading.Event(), Waiter()
 
         @asynccontextmanager
@@ -443,7 +443,7 @@ def test_a_skipped_value_is_what_a_withdrawn_run_leaves() -> None:
 
 def test_run_comes_back_in_spite_of_a_thread_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of the event loop does not wait for a job that was left behind."""
-    monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.05)
+    monkeypatch.setattr(waits, "cancelled", 0.05)
     started, release = threading.Event(), threading.Event()
 
     def hang() -> None:

@@ -17,6 +17,7 @@ import pytest
 from bgjobs import BackgroundJobs
 from bgjobs.__main__ import main
 from bgjobs._logging import unconfigure_logging
+from bgjobs._runs.threads import waits
 
 JOBS = """
 import os, signal, threading, time
@@ -318,7 +319,7 @@ def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sys.modules["shop_jobs"].released.set()
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.1)
+    monkeypatch.setattr(waits, "cancelled", 0.1)
     return statuses
 
 

@@ -32,6 +32,7 @@ from bgjobs import (
     DuplicateJobError,
     LifecycleError,
 )
+from bgjobs._runs.threads import waits
 from stage import (
     CLASSES,
     LIMIT,
@@ -432,7 +433,7 @@ class TestClosing:
         self, kind: str, records: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is named in a warning; when it fails later on, the failure is still logged and handled."""
-        monkeypatch.setattr("bgjobs._runs.registry.CANCEL_TIMEOUT", 0.05)
+        monkeypatch.setattr(waits, "cancelled", 0.05)
         seen, started, release = Waiter(), threading.Event(), threading.Event()
 
         def deaf() -> None:

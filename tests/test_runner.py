@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, Cancelled, Skipped
 from bgjobs._runs.calls import drive
-from bgjobs._runs.threads import LoopThread, in_daemon_thread, wait_in_thread
+from bgjobs._runs.threads import LoopThread, in_daemon_thread, wait_in_thread, waits
 from stage import LIMIT, NIGHTLY, Waiter, cold, event_loop_in_a_thread, now, until, warm
 
 FIRE_TIME = datetime(2030, 1, 1, tzinfo=UTC)
@@ -112,7 +112,7 @@ def test_a_scheduler_of_ours_that_somebody_shut_down_is_let_go(records: Any) -> 
 
 def test_without_an_event_the_handler_is_called_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that is gone, taken off by somebody, costs time but loses no ``on_exception``."""
-    monkeypatch.setattr("bgjobs._apscheduler.executor.EVENT_TIMEOUT", 0.05)
+    monkeypatch.setattr(waits, "report", 0.05)
     seen = Waiter()
 
     async def fail() -> None:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from bgjobs._runs.threads import waits
 from bgjobs._signals import on_stop_signal
 from stage import Waiter
 
@@ -24,7 +25,7 @@ def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
 
 def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time of an echo, the handler from before is called."""
-    monkeypatch.setattr("bgjobs._signals.ECHO", -1)
+    monkeypatch.setattr(waits, "echo", -1)
     stopped = Waiter()
     with pytest.raises(KeyboardInterrupt), on_stop_signal(stopped):  # noqa: PT012
         for _ in range(1000):  # two that come together are one for Python

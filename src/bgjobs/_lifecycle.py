@@ -20,15 +20,12 @@ from ._runs.exit import warm
 from ._runs.registry import Ledger
 from ._runs.run import RegisteredJob
 from ._runs.status import Health
-from ._runs.threads import LoopThread, within
+from ._runs.threads import LoopThread, waits, within
 from ._signals import on_stop_signal
 from ._zone import zone
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
-
-#: Seconds that a scheduler gets to stop when the jobs are closed, beside what the jobs get.
-STOP_TIMEOUT = 10.0
 
 
 class Lifecycle:
@@ -227,8 +224,8 @@ class Lifecycle:
             steps.callback(self._forget)
             steps.callback(self._loops.stop)
             steps.callback(bridge.unlisten)
-            steps.callback(within, STOP_TIMEOUT, bridge.stop)
-            steps.callback(within, STOP_TIMEOUT, self._clear)
+            steps.callback(within, waits.scheduler, bridge.stop)
+            steps.callback(within, waits.scheduler, self._clear)
 
     def _forget(self) -> None:
         warm.discard(self)

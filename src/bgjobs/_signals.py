@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ._runs.threads import waits
 
-#: Seconds within which a second signal is taken for the same one.
-ECHO = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _ENDED = 0  # no signal has this number
 
@@ -21,8 +20,8 @@ _ENDED = 0  # no signal has this number
 def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     """Have `stop` called, in a thread of its own, at the first Ctrl-C or SIGTERM within a ``with`` block.
 
-    A second one goes to the handler from before, so that it interrupts as usual; not one within `ECHO` seconds, since
-    some programs signal a process and its group. Outside the main thread, where Python takes no signal handlers,
+    A second one goes to the handler from before, so that it interrupts as usual; not one within `waits.echo` seconds,
+    since some programs signal a process and its group. Outside the main thread, where Python takes no signal handlers,
     nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -73,7 +72,7 @@ def _handlers(writing: int) -> Generator[None]:
     def handle(number: int, _frame: object) -> None:
         if not first:
             first.append(time.monotonic())
-        elif time.monotonic() - first[0] > ECHO:
+        elif time.monotonic() - first[0] > waits.echo:
             restore()
             signal.raise_signal(number)
 

@@ -32,10 +32,8 @@ from .._runs.calls import InThread, drive, in_task
 from .._runs.outcome import Cancelled, NeedsTask, Outcome, Skipped
 from .._runs.registry import Ledger
 from .._runs.run import Run
+from .._runs.threads import waits
 from .tick import Ticket, job_id
-
-#: Seconds after which a failed run no longer waits for the error event of APScheduler.
-EVENT_TIMEOUT = 5.0
 
 
 class Runner:
@@ -192,7 +190,7 @@ class Runner:
                 self._expect(run, routed.set)
             reported.set_result(outcome)
         if error is not None:
-            routed.wait(EVENT_TIMEOUT if self.listening else 0)
+            routed.wait(waits.report if self.listening else 0)
             self._expected.pop(_ticket(run), None)
             drive(run.settle(self._in_thread, error))
             self.ledger.ended(run)
@@ -225,7 +223,7 @@ class Runner:
         ticket = _ticket(run)
         self._expected[ticket] = resume
         if loop is not None:
-            loop.call_later(EVENT_TIMEOUT if self.listening else 0, self.errored, ticket)
+            loop.call_later(waits.report if self.listening else 0, self.errored, ticket)
 
     def errored(self, ticket: Ticket) -> None:
         """APScheduler has logged the error of this run and fired its event: let the owner settle."""

@@ -13,11 +13,9 @@ from weakref import WeakKeyDictionary
 from .._errors import DuplicateJobError
 from .._runs.run import SCHEDULED, STARTUP, RegisteredJob, Run
 from .._runs.status import CLOSING, PAUSED, Schedule
+from .._runs.threads import waits
 from .scheduler import NoSuchEntry, SchedulerBridge
 from .tick import PREFIX, fire, fire_async, job_id
-
-#: Seconds that runs get to be refused that wait for a thread of their executor when the jobs are closed.
-FLUSH_TIMEOUT = 1.0
 
 #: The keys of all facades on each scheduler, so that no facade takes another one's place in a job store.
 _taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -158,7 +156,7 @@ class Entries:
             jobs: The keys of the jobs.
             going: Gives the runs that are going, and need not be waited for.
         """
-        deadline = time.monotonic() + FLUSH_TIMEOUT
+        deadline = time.monotonic() + waits.flush
         while (waiting := self._waiting(jobs, going())) and time.monotonic() < deadline:
             time.sleep(0.002)
         for key in waiting.elements():

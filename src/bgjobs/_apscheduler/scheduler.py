@@ -34,6 +34,7 @@ from apscheduler.triggers.base import BaseTrigger
 from .._errors import ConfigurationError, LifecycleError, did_you_mean
 from .._runs import log as _log
 from .._runs.run import RegisteredJob
+from .._runs.threads import waits
 from .._secrets import masked
 from .tick import PREFIX, Ticket
 
@@ -42,9 +43,6 @@ NoSuchEntry = JobLookupError
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
 KINDS: dict[str, type[Any]] = {ASYNCIO: AsyncIOScheduler, BACKGROUND: BackgroundScheduler, BLOCKING: BlockingScheduler}
-
-#: Seconds that an event loop gets to shut its scheduler down.
-SHUTDOWN_TIMEOUT = 5.0
 
 
 def is_trigger(value: object) -> bool:
@@ -287,7 +285,7 @@ class SchedulerBridge:
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
             self.scheduler.shutdown(wait=False)
-            down.wait(SHUTDOWN_TIMEOUT)
+            down.wait(waits.loop)
             self.scheduler.remove_listener(shut)
         else:  # the loop ended first: nobody is left to do it there
             with suppress(RuntimeError):  # nor to be told that something was cancelled

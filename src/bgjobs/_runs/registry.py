@@ -15,9 +15,7 @@ from . import log as _log
 from . import status as _status
 from .outcome import Cancelled, Failed, Outcome, Skipped
 from .run import SCHEDULED, STARTUP, RegisteredJob, Run, running
-
-#: Seconds that cancelled coroutines get to end when the jobs are closed.
-CANCEL_TIMEOUT = 5.0
+from .threads import waits
 
 
 class Ledger:
@@ -284,7 +282,7 @@ class Ledger:
         if not self._wait_until(lambda: not self._live, timeout):
             for run in self.going():
                 run.cancel()
-            self._wait_until(lambda: all(run.task is None for run in self.going()), CANCEL_TIMEOUT)
+            self._wait_until(lambda: all(run.task is None for run in self.going()), waits.cancelled)
         self.abandoned = self.going()
         for run in self.abandoned:
             _log.abandoned(run)

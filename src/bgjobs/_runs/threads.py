@@ -11,8 +11,29 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that `LoopThread.stop` gives the loop to end what is left in it.
-STOP_TIMEOUT = 5.0
+
+class Waits:
+    """Every waiting time of the package, in seconds, beside the ``shutdown_timeout`` of the settings.
+
+    Attributes:
+        report: For an event loop to begin to dispatch the event of a run.
+        cancelled: For coroutines to end that were cancelled when the jobs are closed.
+        loop: For an event loop of ours to end what is left in it.
+        scheduler: For a scheduler to shut down.
+        flush: For runs that wait for a thread to be refused when the jobs are closed.
+        echo: Within which a second signal counts as the same one.
+    """
+
+    report = 5.0
+    cancelled = 5.0
+    loop = 5.0
+    scheduler = 10.0
+    flush = 1.0
+    echo = 0.5
+
+
+#: The waiting times in use; tests replace single ones.
+waits = Waits()
 
 
 class LoopThread:
@@ -44,7 +65,7 @@ class LoopThread:
         if loop is not None and thread is not None:
             with suppress(RuntimeError):  # it is closed already
                 loop.call_soon_threadsafe(loop.stop)
-            thread.join(STOP_TIMEOUT)
+            thread.join(waits.loop)
 
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:
