@@ -1,8 +1,8 @@
-"""A slow, plain second opinion on cron texts, which shares no code with bgjobs.
+"""A slow, plain second opinion on cron expressions, which shares no code with bgjobs.
 
-It reads a valid text its own way, and finds the next fire time by walking through the seconds of UTC and asking for
-each one whether the text fires there. It leaps over a day, an hour or a minute only where nothing of it can match and
-the clock of the zone does not change on the way.
+It reads a valid expression in another way, and finds the next fire time by walking through the seconds of UTC and
+asking for each one whether the expression fires there. It leaps over a day, an hour or a minute only where nothing in
+it can match and the clock of the zone does not change on the way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ONE_DAY = timedelta(days=1)
 
 
 class Oracle:
-    """What one valid cron text means."""
+    """What one valid cron expression means."""
 
     def __init__(self, text: str) -> None:
         parts = MACROS.get(text.strip().lower(), text).upper().split()
@@ -40,7 +40,7 @@ class Oracle:
         self.interval = any(set(part) & set("*?-/") for part in parts[:3])
 
     def matches(self, wall: datetime) -> bool:
-        """Whether the text matches a time on the wall clock."""
+        """Whether the expression matches a time on the wall clock."""
         return (
             wall.second in self.seconds
             and wall.minute in self.minutes
@@ -53,7 +53,7 @@ class Oracle:
         return day.month in self.months and matches_weekday(self.weekday, day) and matches_day(self.day, day)
 
     def fires(self, second: int, zone: tzinfo) -> bool:
-        """Whether the text fires at a second of UTC."""
+        """Whether the expression fires at a second of UTC."""
         wall = datetime.fromtimestamp(second, zone)
         return (self.matches(wall) and (self.interval or wall.fold == 0)) or self.is_moved_to(second, zone)
 

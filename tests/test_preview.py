@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from bgjobs._cron.expression import CronExpression
+from bgjobs import CronExpression
 from bgjobs._errors import ConfigurationError, CronFormatError, NeverFiresError
 from bgjobs._preview import crontab_notes, dst_note, preview
 

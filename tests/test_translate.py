@@ -1,4 +1,4 @@
-"""Cron texts as arguments of APScheduler's own trigger."""
+"""Cron expressions as arguments of APScheduler's own trigger."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 from apscheduler.triggers.cron import CronTrigger
 from hypothesis import assume, given
 
-from bgjobs._cron.expression import CronExpression
-from bgjobs._cron.translate import cron_trigger_arguments
-from bgjobs._errors import ConfigurationError, CronFormatError, NeverFiresError
-from cron_texts import places_and_starts, texts
+from bgjobs import ConfigurationError, CronExpression, CronFormatError, NeverFiresError, cron_trigger_arguments
+from cron_expressions import expressions, places_and_starts
 
 
 @pytest.mark.parametrize(
@@ -54,7 +52,7 @@ def test_arguments(text: str, expected: str) -> None:
     ],
 )
 def test_inexpressible(text: str, fields: str) -> None:
-    """What CronTrigger has no words for is refused with the way out."""
+    """What CronTrigger cannot express is refused with the way out."""
     with pytest.raises(ConfigurationError) as caught:
         cron_trigger_arguments(text)
     way_out = "use CronExpression.trigger()"
@@ -62,13 +60,13 @@ def test_inexpressible(text: str, fields: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "error"), [("x", CronFormatError), ("0 0 0 30 2 *", NeverFiresError)])
-def test_wrong_texts(text: str, error: type[Exception]) -> None:
-    """A wrong text is refused as everywhere."""
+def test_wrong_expressions(text: str, error: type[Exception]) -> None:
+    """A wrong expression is refused as everywhere."""
     with pytest.raises(error):
         cron_trigger_arguments(text)
 
 
-@given(texts(), places_and_starts())
+@given(expressions(), places_and_starts())
 def test_same_times(text: str, place: tuple[ZoneInfo, datetime]) -> None:
     """In UTC, plain CronTrigger with these arguments fires when our trigger does."""
     start = place[1]

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bgjobs._errors import ConfigurationError
-from bgjobs._zone import zone
+from bgjobs import ConfigurationError
+from bgjobs._cron.expression import zone
 
 
 class Pytz(tzinfo):
@@ -60,11 +60,12 @@ def test_unknown_to_all() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("Europe/Roma", "did you mean Europe/Rome or "),
-        ("europe/rome", "did you mean Europe/Rome"),
-        ("Rom", "did you mean "),
+        ("Europe/Roma", "did you mean Europe/Rome?"),
+        ("europe/rome", "did you mean Europe/Rome?"),
+        ("Rom", "did you mean Europe/Rome?"),
+        ("Rome", "did you mean Europe/Rome?"),
         ("Asia/Rome", "did you mean "),
-        ("new york", "did you mean America/New_York"),
+        ("new york", "did you mean America/New_York?"),
         ("utc", "did you mean UTC?"),
         ("", 'names look like "Europe/Rome" or "UTC"'),
         ("../x", 'names look like "Europe/Rome" or "UTC"'),
@@ -76,7 +77,7 @@ def test_unknown_to_all() -> None:
     ],
 )
 def test_no_such_zone(name: str, hint: str) -> None:
-    """A name that does not exist is shown with similar names."""
+    """A name that does not exist is shown with the nearest one."""
     with pytest.raises(ConfigurationError) as caught:
         zone(name, "jobs.cleanup.timezone")
     assert str(caught.value).startswith(f"jobs.cleanup.timezone: there is no time zone {name!r}; {hint}")

@@ -2,8 +2,7 @@
 
 import typing
 
-from ._apscheduler.trigger import cron_trigger_arguments
-from ._cron.expression import CronExpression
+from ._apscheduler.trigger import CronExpression, cron_trigger_arguments
 from ._errors import (
     BgjobsError,
     ConfigurationError,

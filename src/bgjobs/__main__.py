@@ -16,6 +16,7 @@ from pathlib import Path
 from loguru import logger
 
 from ._check import as_json, as_text, rows
+from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
@@ -27,7 +28,6 @@ from ._settings.model import BackgroundJobsSettings
 from ._settings.schema import schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
-from ._zone import zone
 from .testing import arun_job
 
 #: Exit statuses: a job failed (``run --once``) or had to be left behind; a mistake in the command or the configuration.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
-from ._cron.expression import CronExpression
+from ._cron.expression import Expression as CronExpression
 from ._preview import dst_note
 from ._runs.run import RegisteredJob
 from ._settings.model import BackgroundJobsSettings

@@ -14,6 +14,7 @@ from ._apscheduler.executor import Runner
 from ._apscheduler.rows import Entries
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
 from ._apscheduler.tick import applications, enlist
+from ._cron.expression import zone
 from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log as _log
 from ._runs.exit import warm
@@ -22,7 +23,6 @@ from ._runs.run import RegisteredJob
 from ._runs.status import Health
 from ._runs.threads import LoopThread, waits, within
 from ._signals import on_stop_signal
-from ._zone import zone
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings

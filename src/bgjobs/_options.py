@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from ._cron.expression import CronExpression
+from ._cron.expression import Expression as CronExpression
+from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
-from ._zone import zone
 
 M = TypeVar("M", bound=BaseModel)
 

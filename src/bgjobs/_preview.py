@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from ._cron.expression import CronExpression
+from ._cron.expression import Expression as CronExpression
+from ._cron.expression import zone
 from ._cron.grammar import FIELDS, Field, read_pieces, read_special_day, read_special_weekday, split
-from ._zone import zone
 
 _SECOND = timedelta(seconds=1)
 _RANGE = "[0-9A-Z]{1,3}(-[0-9A-Z]{1,3}(/[0-9]+)?)?"

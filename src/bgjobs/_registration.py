@@ -9,8 +9,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from ._apscheduler.scheduler import is_trigger
-from ._apscheduler.trigger import following
-from ._cron.expression import CronExpression
+from ._apscheduler.trigger import CronExpression, following
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
 from ._job import ExceptionHandler, Job, Target
 from ._options import BackgroundJobOptions, build

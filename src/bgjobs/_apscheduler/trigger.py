@@ -1,49 +1,97 @@
-"""Where cron texts meet APScheduler: a `CronTrigger` with our grammar and our search."""
+"""Cron expressions and APScheduler: the public `CronExpression`, and the `CronTrigger` with our grammar and search."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
+from functools import cached_property
 from typing import Any
 
+import tzlocal  # comes with APScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.cron.expressions import AllExpression
 from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
-from tzlocal import get_localzone  # comes with APScheduler
 
-from .._cron.expression import CronExpression
+from .._cron.expression import Expression, zone
 from .._cron.grammar import SpecialDay, SpecialWeekday, split
 from .._cron.search import day_mask, first_from, lowest, shape, weekday_mask
 from .._cron.translate import arguments
 from .._cron.translate import cron_trigger_arguments as cron_trigger_arguments
 from .._errors import ConfigurationError
-from .._zone import zone
 
 _VERSION = 1
+_OPTIONS = ("timezone", "start_date", "end_date", "jitter")
+
+
+class CronExpression(Expression):
+    """A cron expression, read and checked: second, minute, hour, day of month, month and day of week.
+
+    Five fields mean second 0; ``@daily`` and the other macros are understood. Day of month *and* day of week must
+    match; Sunday is 0 or 7. The whole grammar is described in the documentation under "Cron".
+
+    Expressions are immutable and can be pickled. They are equal when they mean the same, however they are written:
+    ``CronExpression("0 0 9 * * MON-FRI") == CronExpression("0 9 * * 1-5")``.
+
+    Args:
+        text: The expression.
+
+    Attributes:
+        text: The expression as it was given.
+        fields: What it means, as sets of numbers.
+        calendar: The tables of the search; not for users.
+
+    Raises:
+        CronFormatError: The text does not follow the grammar, or is not a string.
+        NeverFiresError: No date can ever match, as 30 February or ``LW * SUN``.
+    """
+
+    def trigger(
+        self,
+        timezone: str | tzinfo,
+        *,
+        start_date: datetime | date | str | None = None,
+        end_date: datetime | date | str | None = None,
+        jitter: float | None = None,
+    ) -> SixFieldCronTrigger:
+        """Return an APScheduler trigger for this expression.
+
+        Args:
+            timezone: The zone in which the hours are meant: a name such as ``"Europe/Rome"`` or a ``tzinfo``.
+            start_date: Nothing fires before it; without a zone of its own it is in `timezone`; ``None`` for no limit.
+            end_date: Nothing fires after it; ``None`` for no limit.
+            jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
+
+        Raises:
+            ConfigurationError: There is no such time zone, or another argument is wrong.
+        """
+        return SixFieldCronTrigger(self, timezone, start_date, end_date, jitter)
 
 
 class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has no types
-    """APScheduler's ``CronTrigger`` for a six-field cron text; also its trigger plugin ``"six_field_cron"``.
+    """APScheduler's ``CronTrigger`` for a six-field cron expression; also its trigger plugin ``"six_field_cron"``.
 
     It is given to a scheduler like any other trigger, pickles, prints and shows its `fields` as a ``CronTrigger`` does.
     The search is bgjobs' own: a time that the clock jumps over in spring is moved to the end of the jump, and a time
-    that comes twice in autumn fires once, unless the text has a star, a range or a step in second, minute or hour.
+    that comes twice in autumn fires once, unless second, minute or hour has a star, a range or a step.
 
     Args:
-        expression: A cron text or a `CronExpression`.
+        expression: The expression, as text or as a `CronExpression`.
         timezone: The zone in which the hours are meant: a name or a ``tzinfo``. As with ``CronTrigger``, ``None`` means
             the zone of `start_date` or `end_date`, else the machine's; a scheduler passes its own.
         start_date: Nothing fires before it: a time, a date, or a text of either. Without a zone it is in `timezone`.
-        end_date: Nothing fires after it.
+            ``None`` for no limit.
+        end_date: Nothing fires after it; ``None`` for no limit.
         jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
 
     Raises:
-        CronFormatError: The text does not follow the grammar.
+        CronFormatError: The expression does not follow the grammar.
         NeverFiresError: No date can ever match.
         ConfigurationError: One of the other arguments is wrong.
     """
+
+    _last: tuple[datetime | None, datetime, datetime | None] | None = None  # the last question and its answer
 
     def __init__(
         self,
@@ -60,24 +108,26 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         self.start_date = _moment(start_date, self.timezone, "start_date")
         self.end_date = _moment(end_date, self.timezone, "end_date")
         self.jitter = jitter
-        self._forget()
 
     @classmethod
     def from_crontab(cls, expr: str, timezone: str | tzinfo | None = None) -> SixFieldCronTrigger:
         """Same as the constructor, which reads the five fields of crontab; Sunday is 0 and both days must match."""
         return cls(expr, timezone)
 
-    def _forget(self) -> None:
-        """Start without what is computed only when it is asked for."""
-        self._fields: list[BaseField] | None = None
-        self._last: tuple[datetime | None, datetime, datetime | None] | None = None
-
-    @property
+    @cached_property
     def fields(self) -> list[BaseField]:
-        """APScheduler's field objects, for tools that look at them; the search does without."""
-        if self._fields is None:
-            self._fields = _fields(self.expression)
-        return self._fields
+        """APScheduler's field objects, for tools that look at them; the search does not need them."""
+        given, missing = arguments(self.expression)
+        fields = [
+            CronTrigger.FIELDS_MAP[name](name, given.get(name, "*"), is_default=name not in given)
+            for name in CronTrigger.FIELD_NAMES
+        ]
+        parts = dict(zip(given, split(self.expression.text), strict=True))
+        forms = {"day": self.expression.fields.days, "day_of_week": self.expression.fields.weekdays}
+        for field in fields:
+            if field.name in missing:
+                field.expressions = [SpecialExpression(parts[field.name], forms[field.name])]
+        return fields
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """Return the next fire time in the trigger's zone, or ``None`` when there is none before `end_date`.
@@ -98,10 +148,11 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         return found
 
     def following(self, fire_time: datetime) -> datetime | None:
-        """The fire time after `fire_time`, without jitter; free where a scheduler has just asked for it."""
+        """The fire time after `fire_time`, without jitter."""
         last = self._last
-        asked = last is not None and last[0] is not None and (last[0] is fire_time or last[0] == fire_time)
-        return last[2] if last is not None and asked else self._search(fire_time, fire_time)
+        if last and last[0] == fire_time and last[0].fold == fire_time.fold:
+            return last[2]  # APScheduler has just asked the same question
+        return self._search(fire_time, fire_time)
 
     def _search(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The next fire time without jitter.
@@ -128,25 +179,16 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         return delayed.astimezone(self.timezone)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "version": _VERSION,
-            "expression": self.expression.text,
-            "timezone": self.timezone,
-            "start_date": self.start_date,
-            "end_date": self.end_date,
-            "jitter": self.jitter,
-        }
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        return {"version": _VERSION, "expression": self.expression.text, **options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["version"] > _VERSION:
             reads = f"this one reads formats up to {_VERSION}"
             raise ConfigurationError(f"the trigger was stored by a newer bgjobs (format {state['version']}; {reads})")
         self.expression = CronExpression(state["expression"])
-        self.timezone = state["timezone"]
-        self.start_date = state["start_date"]
-        self.end_date = state["end_date"]
-        self.jitter = state["jitter"]
-        self._forget()
+        for name in _OPTIONS:
+            setattr(self, name, state[name])
 
     def __str__(self) -> str:
         return f"cron[{self.expression}]"
@@ -161,9 +203,9 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
 
 
 def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
-    """How to tell the fire time of `trigger` after one.
+    """Return a function that computes the fire time of `trigger` after a given one.
 
-    ``None`` where there is none to be told: with jitter, and for triggers that may answer otherwise the next time.
+    ``None`` for triggers whose answers cannot be relied on: those with jitter, and those of other kinds.
     """
     if type(trigger) not in (SixFieldCronTrigger, CronTrigger, IntervalTrigger) or trigger.jitter:
         return None
@@ -175,7 +217,7 @@ def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
 def _zone_of(*limits: object) -> tzinfo:
     """The zone of the first limit that has one, else the machine's."""
     zones = [limit.tzinfo for limit in limits if isinstance(limit, datetime) and limit.tzinfo]
-    return zones[0] if zones else get_localzone()
+    return zones[0] if zones else tzlocal.get_localzone()
 
 
 def _moment(value: datetime | date | str | None, where: tzinfo, name: str) -> datetime | None:
@@ -186,21 +228,6 @@ def _moment(value: datetime | date | str | None, where: tzinfo, name: str) -> da
         message = f"{name}: a time, a date or a text such as 2026-12-31 23:59:59 is needed, not {value!r}"
         raise ConfigurationError(message, name) from error
     return moment
-
-
-def _fields(expression: CronExpression) -> list[BaseField]:
-    """APScheduler's field objects for an expression, with expressions of our own where it has none."""
-    given, unsaid = arguments(expression)
-    fields = [
-        CronTrigger.FIELDS_MAP[name](name, given.get(name, "*"), is_default=name not in given)
-        for name in CronTrigger.FIELD_NAMES
-    ]
-    parts = dict(zip(given, split(expression.text), strict=True))
-    forms = {"day": expression.fields.days, "day_of_week": expression.fields.weekdays}
-    for field in fields:
-        if field.name in unsaid:
-            field.expressions = [SpecialExpression(parts[field.name], forms[field.name])]
-    return fields
 
 
 class SpecialExpression(AllExpression):  # type: ignore[misc] # APScheduler has no types

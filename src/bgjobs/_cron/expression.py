@@ -1,86 +1,57 @@
-"""Six-field cron texts: `CronExpression` reads one and tells when it fires. Knows no scheduler."""
+"""Cron expressions as values: `Expression` reads one and lists its fire times in a time zone, which `zone` looks up."""
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+import zoneinfo
+from dataclasses import dataclass, field
+from datetime import UTC, timezone, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from .._errors import ConfigurationError, CronFormatError, NeverFiresError
-from .._zone import zone
-from .explain import sentence
-from .grammar import Fields, parse
+from .._errors import ConfigurationError, CronFormatError, NeverFiresError, nearest
+from .explain import format_error, sentence
+from .grammar import Fields, Refused, parse
 from .search import Calendar, first_after
 
 if TYPE_CHECKING:
-    from datetime import date
-
-    from .._apscheduler.trigger import SixFieldCronTrigger
+    from datetime import datetime
 
 
 @lru_cache(maxsize=256)
 def _calendar(text: str) -> Calendar:
-    """The tables of a text; shared, since programs and job stores come with the same few texts again and again."""
-    calendar = Calendar(parse(text))
+    """The tables of an expression; shared, since programs and job stores use the same few expressions many times."""
+    try:
+        calendar = Calendar(parse(text))
+    except Refused as refused:
+        raise format_error(refused, text) from None
     if not calendar.can_match():
         raise NeverFiresError(sentence("day of month, month and day of week never fall on one date", text), text)
     return calendar
 
 
-class CronExpression:
-    """A cron text, read and checked: second, minute, hour, day of month, month and day of week.
+@dataclass(frozen=True, init=False, repr=False)
+class Expression:
+    """A cron expression, read and checked: all of ``bgjobs.CronExpression`` that needs no scheduler.
 
-    Five fields mean second 0; ``@daily`` and the other macros are understood. Day of month *and* day of week must
-    match; Sunday is 0 or 7. The whole grammar is described in the documentation under "Cron".
-
-    Expressions are immutable and can be pickled. They are equal when they mean the same, however they are written:
-    ``CronExpression("0 0 9 * * MON-FRI") == CronExpression("0 9 * * 1-5")``.
+    Two expressions are equal when they mean the same, however they are written.
 
     Attributes:
-        text: The text as it was given.
-        calendar: The tables of the search; not for users.
-
-    Raises:
-        CronFormatError: The text does not follow the grammar, or is no text.
-        NeverFiresError: No date can ever match, as 30 February or ``LW * SUN``.
+        text: The expression as it was given.
+        fields: What it means, as sets of numbers.
+        calendar: The tables of the search.
     """
 
-    __slots__ = ("calendar", "text")
-
-    calendar: Calendar
-    text: str
+    text: str = field(compare=False)
+    fields: Fields
+    calendar: Calendar = field(compare=False)
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             kind = "None" if text is None else type(text).__name__
-            raise CronFormatError(f'a cron text such as "0 0 9 * * *" is needed, not {kind}')
-        text = str.__str__(text)  # a member of a StrEnum is a text, too, but should not be pickled as that
-        object.__setattr__(self, "calendar", _calendar(text))
-        object.__setattr__(self, "text", text)
-
-    def trigger(
-        self,
-        timezone: str | tzinfo,
-        *,
-        start_date: datetime | date | str | None = None,
-        end_date: datetime | date | str | None = None,
-        jitter: float | None = None,
-    ) -> SixFieldCronTrigger:
-        """Return an APScheduler trigger for this expression.
-
-        Args:
-            timezone: The zone in which the hours are meant: a name such as ``"Europe/Rome"`` or a ``tzinfo``.
-            start_date: Nothing fires before it; without a zone of its own it is in `timezone`; ``None`` for no limit.
-            end_date: Nothing fires after it; ``None`` for no limit.
-            jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
-
-        Raises:
-            ConfigurationError: There is no such time zone.
-        """
-        # Only here: this module and its tests know nothing of APScheduler, and importing it takes its time.
-        from .._apscheduler.trigger import SixFieldCronTrigger
-
-        return SixFieldCronTrigger(self, timezone, start_date, end_date, jitter)
+            raise CronFormatError(f'a cron expression such as "0 0 9 * * *" is needed, not {kind}')
+        text = str.__str__(text)  # a member of a StrEnum is a str, too, but its class should not be pickled
+        calendar = _calendar(text)
+        vars(self).update(text=text, fields=calendar.fields, calendar=calendar)  # around the frozen __setattr__
 
     def occurrences(self, after: datetime, timezone: str | tzinfo, count: int) -> list[datetime]:
         """Return the next fire times after a moment, in order.
@@ -101,28 +72,58 @@ class CronExpression:
             times.append(found)
         return times[1:]
 
-    @property
-    def fields(self) -> Fields:
-        """What the text means, as sets of numbers."""
-        return self.calendar.fields
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a CronExpression cannot be changed, so {name} cannot be set")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a CronExpression cannot be changed, so {name} cannot be deleted")
-
-    def __eq__(self, other: object) -> bool:
-        return self.fields == other.fields if isinstance(other, CronExpression) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.fields)
-
-    def __reduce__(self) -> tuple[type[CronExpression], tuple[str]]:
-        return CronExpression, (self.text,)
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.text,)
 
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
-        return f"CronExpression({self.text!r})"
+        return f"{type(self).__name__}({self.text!r})"
+
+
+def zone(value: str | tzinfo, field: str = "timezone") -> tzinfo:
+    """Return the time zone of a name, or the one given.
+
+    ``"UTC"`` needs no time zone database. A zone object of pytz, which cannot be used for arithmetic on wall times,
+    becomes the zone of the same name.
+
+    Args:
+        value: A name of the IANA time zone database such as ``"Europe/Rome"``, or a ``tzinfo``.
+        field: The name of the option or setting, for the error.
+
+    Raises:
+        ConfigurationError: For a name that does not exist (with similar names), where the machine has no time zone
+            database (with the remedy), and for anything that is neither a name nor a ``tzinfo``.
+    """
+    if isinstance(value, str):
+        return UTC if value == "UTC" else _named(value, field)
+    if not isinstance(value, tzinfo):
+        message = f'{field}: a zone name such as "Europe/Rome" or a tzinfo is needed, not {type(value).__name__}'
+        raise ConfigurationError(message, field)
+    if not hasattr(value, "localize"):
+        return value
+    if name := getattr(value, "zone", None):  # of pytz, as is the next
+        return zone(str(name), field)
+    offset = value.utcoffset(None)
+    return value if offset is None else timezone(offset)
+
+
+def _named(name: str, field: str) -> tzinfo:
+    """The zone of that name; whatever `zoneinfo` finds wrong with a name becomes one kind of error."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(f"{field}: {_remedy(name)}", field) from error
+
+
+def _remedy(name: str) -> str:
+    """What to write instead of a name that does not exist."""
+    known = sorted(zoneinfo.available_timezones())
+    if not known:
+        return f"there is no time zone database on this machine to look up {name!r} in; install the package tzdata"
+    # The last part alone is compared too, since people write "Rome".
+    names = {one.rpartition("/")[2]: one for one in known} | {one: one for one in known}
+    near = nearest(name.replace(" ", "_"), names, 0.75)
+    hint = f"did you mean {names[near]}?" if near else 'names look like "Europe/Rome" or "UTC"'
+    return f"there is no time zone {name!r}; {hint}"

@@ -1,7 +1,8 @@
-"""The grammar of cron texts: from six fields of text to `Fields`, sets of numbers that a search can use.
+"""The grammar of cron expressions: from the text of six fields to `Fields`, sets of numbers that a search can use.
 
-The rules are those of the original package's cron library, written as a table (`FIELDS`) and three patterns. What a
-text means in the end is only in `Fields`: two texts with equal fields fire at the same times.
+The rules are those of the original package's cron library, written as a table (`FIELDS`) and four patterns. What an
+expression means is only in `Fields`: two expressions with equal fields fire at the same times. Whatever breaks a rule
+is `Refused`, which holds facts only; `explain` puts them into words.
 """
 
 from __future__ import annotations
@@ -9,20 +10,17 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .._errors import CronFormatError
-from .explain import Refused, refusal, sentence, unknown_macro, value_problem, wrong_count
-
 MAX_LENGTH = 1_000  # characters; six full enumerations need about 550
 
 
 class Field(NamedTuple):
-    """One row of the grammar: how the field is called, its numbers and their names."""
+    """One row of the grammar: the name of a field, its numbers and their names."""
 
     name: str
     low: int
     high: int
     largest_step: int
-    cycle: int  # how many different values there are: a range that wraps goes on after so many
+    cycle: int  # how many different values there are; a range that wraps around continues with the value + cycle
     names: dict[str, int]
 
 
@@ -52,14 +50,30 @@ MACROS = {
 }
 
 _INTERVAL = frozenset("*?/-")
-_BLANKS = re.compile("[ \t]+")
+_PART = re.compile("[^ \t]+")
 _VALUE = "([0-9]{1,2}|[A-Z]{3})"
 _FLAGS = re.ASCII | re.IGNORECASE
 _ANY = re.compile(r"[*?](?:/([0-9]{1,2}))?", _FLAGS)
 _MEMBER = re.compile(rf"{_VALUE}(?:-{_VALUE})?(?:/([0-9]{{1,2}}))?", _FLAGS)
-# Compiled when they are used first, as many programs never do: the import is not to pay for them.
-_SPECIAL_DAY = r"L(?:-([0-9]{1,2}))?(W?)|([0-9]{1,2})W"
-_SPECIAL_WEEKDAY = rf"{_VALUE}(?:L|#([0-9]{{1,2}}))"
+# Strings: most programs never need them, so they are compiled at their first use and not at import.
+_SPECIAL_DAY = r"L(?:-([0-2]?[0-9]|30))?(W?)|([0-9]{1,2})W"
+_SPECIAL_WEEKDAY = rf"{_VALUE}(?:L|#(0?[1-5]))"
+
+
+class Refused(Exception):  # noqa: N818 - never seen by users, who get a CronFormatError made of it
+    """A part of a cron expression that the grammar does not allow.
+
+    Attributes:
+        field: The field; ``None`` for a wrong number of fields, an unknown macro and an expression that is too long.
+        piece: The part of the field, or the macro.
+        whole: The whole field, or all the fields.
+    """
+
+    def __init__(self, field: Field | None, piece: str | None, whole: str) -> None:
+        super().__init__(field, piece, whole)
+        self.field = field
+        self.piece = piece
+        self.whole = whole
 
 
 class SpecialDay(NamedTuple):
@@ -77,7 +91,7 @@ class SpecialWeekday(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """What a cron text means. Sets of numbers are bit masks: bit 5 of `hours` is set when 5 o'clock matches."""
+    """What a cron expression means. Sets of numbers are bit masks: bit 5 of `hours` is set when 5 o'clock matches."""
 
     seconds: int
     minutes: int
@@ -97,51 +111,39 @@ class Piece(NamedTuple):
 
 
 def parse(text: str) -> Fields:
-    """Read a cron text of five or six fields, or a macro.
+    """Read a cron expression of five or six fields, or a macro.
 
     Raises:
-        CronFormatError: For everything that the grammar does not allow.
+        Refused: The grammar does not allow it.
     """
-    parts = split(text)
-    masks: list[int] = []
-    special_day: SpecialDay | None = None
-    special_weekday: SpecialWeekday | None = None
-    field = SECOND
-    try:
-        for field, part in zip(FIELDS, parts, strict=True):
-            if field is DAY:
-                special_day = read_special_day(part)
-            elif field is WEEKDAY:
-                special_weekday = read_special_weekday(part)
-            special = (field is DAY and special_day) or special_weekday
-            masks.append(0 if special else _mask(read_pieces(field, part)))
-    except Refused as refused:
-        message = sentence(f"{field.name}: {refused.problem}", text)
-        raise CronFormatError(message, text, field.name, refused.piece) from None
-    seconds, minutes, hours, days, months, weekdays = masks
-    weekdays = (weekdays | weekdays >> 7) & 0b1111111  # 7 is 0
-    interval = not _INTERVAL.isdisjoint("".join(parts[:3]))
-    return Fields(seconds, minutes, hours, special_day or days, months, special_weekday or weekdays, interval)
+    second, minute, hour, day, month, weekday = split(text)
+    return Fields(
+        _mask(read_pieces(SECOND, second)),
+        _mask(read_pieces(MINUTE, minute)),
+        _mask(read_pieces(HOUR, hour)),
+        read_special_day(day) or _mask(read_pieces(DAY, day)),
+        _mask(read_pieces(MONTH, month)),
+        read_special_weekday(weekday) or _weekday_mask(read_pieces(WEEKDAY, weekday)),
+        interval=not _INTERVAL.isdisjoint(second + minute + hour),
+    )
 
 
 def split(text: str) -> list[str]:
-    """Split a text into the texts of six fields: macros are expanded, five fields get second 0.
+    """Split a cron expression into the texts of six fields: macros are expanded, five fields get second 0.
 
     Raises:
-        CronFormatError: For more than 1,000 characters, and for anything but five fields, six fields or a macro.
+        Refused: It has more than 1,000 characters, or is neither five fields, six fields nor a macro.
     """
     if len(text) > MAX_LENGTH:
-        raise CronFormatError(sentence(f"more than {MAX_LENGTH} characters", text), text)
-    plain = text.partition("\0")[0].strip(" \t")  # a NUL ends the text, as in the original
+        raise Refused(None, None, text)
+    plain = text.partition("\0")[0].strip(" \t")  # a NUL ends the expression, as in the original
     if plain.startswith("@"):
-        try:
-            plain = MACROS[plain.lower()]
-        except KeyError:
-            message = sentence(unknown_macro(plain, MACROS), text)
-            raise CronFormatError(message, text, None, plain) from None
-    parts = _BLANKS.split(plain) if plain else []
+        if plain.lower() not in MACROS:
+            raise Refused(None, plain, plain)
+        plain = MACROS[plain.lower()]
+    parts = _PART.findall(plain)
     if len(parts) not in (5, 6):
-        raise CronFormatError(sentence(wrong_count(len(parts)), text), text)
+        raise Refused(None, None, plain)
     return parts if len(parts) == 6 else ["0", *parts]
 
 
@@ -153,20 +155,13 @@ def read_special_day(text: str) -> SpecialDay | None:
     before_last, last_nearest, day = found.groups()
     if day:
         return SpecialDay(_value(DAY, day), nearest_weekday=True)
-    if before_last and int(before_last) > 30:
-        raise Refused(text, f"the {before_last} of {text} is outside 0-30")
     return SpecialDay(-int(before_last or 0), nearest_weekday=bool(last_nearest))
 
 
 def read_special_weekday(text: str) -> SpecialWeekday | None:
     """Read ``dL`` or ``d#k``; ``None`` for a field without such a form."""
     found = re.fullmatch(_SPECIAL_WEEKDAY, text, _FLAGS)
-    if not found:
-        return None
-    weekday = _value(WEEKDAY, found[1]) % 7
-    if found[2] and not 1 <= int(found[2]) <= 5:
-        raise Refused(text, f"the {found[2]} of {text} is outside 1-5")
-    return SpecialWeekday(weekday, int(found[2] or 0))
+    return SpecialWeekday(_value(WEEKDAY, found[1]) % 7, int(found[2] or 0)) if found else None
 
 
 def read_pieces(field: Field, text: str) -> list[Piece]:
@@ -178,7 +173,7 @@ def read_pieces(field: Field, text: str) -> list[Piece]:
     for member in text.split(","):
         found = _MEMBER.fullmatch(member)
         if not found:
-            raise refusal(field, member, text)
+            raise Refused(field, member, text)
         pieces += _range(field, *found.groups())
     return pieces
 
@@ -188,12 +183,12 @@ def _range(field: Field, first: str, last: str | None, step: str | None) -> list
     low, stride = _value(field, first), _step(field, step)
     high = _value(field, last) if last else field.high if step else low
     if low > high and field is WEEKDAY and low == 7:
-        low = 0  # a range that wraps and starts at Sunday starts at 0; the original loses the Sunday here
+        low = 0  # a range that wraps around and starts at Sunday starts at 0; the original loses the Sunday here
     if low <= high:
         return [Piece(low, high, stride)]
     top = field.low + field.cycle - 1
     end = top - (top - low) % stride
-    begin = end + stride - field.cycle  # the stride goes on across the wrap
+    begin = end + stride - field.cycle  # the stride continues across the wrap
     return [Piece(low, end, stride), *([Piece(begin, high, stride)] if begin <= high else [])]
 
 
@@ -201,7 +196,7 @@ def _value(field: Field, text: str) -> int:
     """One number or name of the field."""
     value = int(text) if text.isdigit() else field.names.get(text.upper(), -1)
     if not field.low <= value <= field.high:
-        raise Refused(text, value_problem(field, text) or "")
+        raise Refused(field, text, text)
     return value
 
 
@@ -209,7 +204,7 @@ def _step(field: Field, text: str | None) -> int:
     """The number after the slash; 1 without one."""
     step = int(text) if text else 1
     if not 1 <= step <= field.largest_step:
-        raise Refused(f"/{text}", f"the step {text} is outside 1-{field.largest_step}")
+        raise Refused(field, f"/{text}", f"/{text}")
     return step
 
 
@@ -222,3 +217,9 @@ def _mask(pieces: list[Piece]) -> int:
         else:
             mask |= sum(1 << value for value in range(first, last + 1, step))
     return mask
+
+
+def _weekday_mask(pieces: list[Piece]) -> int:
+    """The bit mask of the weekdays in the pieces, where 7 is 0."""
+    mask = _mask(pieces)
+    return (mask | mask >> 7) & 0b1111111

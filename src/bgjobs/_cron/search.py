@@ -1,7 +1,7 @@
 """The search for the next fire time: first on the wall clock, then in a time zone.
 
-Times without a zone are called *wall*: what a clock on the wall shows. The days that match in a month depend on two
-facts only, its length and the weekday it begins with, so there are at most 28 different answers for one cron text.
+A time without a zone is called a *wall* time: what a clock on the wall shows. The matching days of a month depend on
+its *shape* only, which is its length and the weekday it begins with: there are 28 shapes, and each is computed once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .grammar import Fields
 
 _FIRST_YEAR = 1970  # nothing fires before it
-_EARLY = 1969  # years before it are not converted between zones, which could leave the calendar
+_EARLY = 1969  # moments in earlier years are not converted between zones: the result could lie before the year 1
 _LAST_YEAR = 9999
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -29,7 +29,7 @@ _EVERY_WEEK = sum(1 << 7 * week for week in range(6))  # repeats a mask of seven
 
 
 class Calendar:
-    """The times that one set of fields matches on the wall clock."""
+    """The wall times that one set of fields matches."""
 
     __slots__ = ("_days", "_first_time", "fields")
 
@@ -39,7 +39,7 @@ class Calendar:
         self._days: dict[tuple[int, int], int] = {}
 
     def can_match(self) -> bool:
-        """Whether any date matches: over the years, every month of every length begins on every weekday."""
+        """Whether any date matches. Over the years, every month begins on every weekday, whatever its length."""
         for month in range(1, 13):
             if self.fields.months >> month & 1:
                 lengths = (28, 29) if month == 2 else (_LENGTHS[month],)
@@ -50,7 +50,7 @@ class Calendar:
     def next_wall(self, wall: datetime) -> datetime | None:
         """The first matching wall time that is not before `wall` (a whole second); ``None`` after the year 9999.
 
-        A zone that `wall` has is passed on, and otherwise left alone.
+        The result has the zone of `wall`, which plays no part in the search.
         """
         year, month, day = wall.year, wall.month, wall.day
         if self._days_in(year, month) >> day & 1:
@@ -93,14 +93,14 @@ class Calendar:
         """The matching days of a month as a bit mask."""
         if not self.fields.months >> month & 1:
             return 0
-        form = shape(year, month)
-        days = self._days.get(form)
-        return self._days_of(form) if days is None else days
+        month_shape = shape(year, month)
+        days = self._days.get(month_shape)
+        return self._days_of(month_shape) if days is None else days
 
-    def _days_of(self, month: tuple[int, int]) -> int:
+    def _days_of(self, month_shape: tuple[int, int]) -> int:
         """The matching days of any month of this shape."""
-        days = day_mask(self.fields.days, *month) & weekday_mask(self.fields.weekdays, *month)
-        self._days[month] = days = days & (2 << month[1]) - 2
+        days = day_mask(self.fields.days, *month_shape) & weekday_mask(self.fields.weekdays, *month_shape)
+        self._days[month_shape] = days = days & (2 << month_shape[1]) - 2
         return days
 
 
@@ -111,7 +111,7 @@ def lowest(mask: int) -> int:
 
 @lru_cache
 def shape(year: int, month: int) -> tuple[int, int]:
-    """The weekday that a month begins with (Sunday is 0) and its length."""
+    """The shape of a month: the weekday it begins with (Sunday is 0) and its length."""
     length = 29 if month == 2 and isleap(year) else _LENGTHS[month]
     return date(year, month, 1).isoweekday() % 7, length
 
@@ -132,7 +132,7 @@ def day_mask(days: int | SpecialDay, first_weekday: int, length: int) -> int:
 
 
 def weekday_mask(weekdays: int | SpecialWeekday, first_weekday: int, length: int) -> int:
-    """The days that the day of week allows in a month of this shape, as a bit mask that may go past its end."""
+    """The days that the day of week allows in a month of this shape, as a bit mask that may extend past its end."""
     if not isinstance(weekdays, SpecialWeekday):
         return weekdays * _EVERY_WEEK >> first_weekday << 1
     first = 1 + (weekdays.weekday - first_weekday) % 7
@@ -149,10 +149,10 @@ def first_after(calendar: Calendar, moment: datetime, zone: tzinfo) -> datetime 
 
 
 def first_from(calendar: Calendar, moment: datetime, zone: tzinfo, *, after: bool = False) -> datetime | None:
-    """The first fire time that is not before `moment`, an aware time in any zone; or that is `after` it.
+    """The first fire time at or after `moment`, an aware time in any zone; with `after`, strictly after it.
 
-    A match that the clock jumps over is moved to the first instant after the jump. Of an hour that the clock repeats,
-    texts with a star, a range or a step in second, minute or hour use both passages, others the first one.
+    A match that the clock jumps over is moved to the first instant after the jump. When the clock repeats an hour,
+    expressions with a star, a range or a step in second, minute or hour fire in both passages, others in the first.
 
     Returns:
         An aware time in `zone`, or ``None`` where the year 9999 ends first.
@@ -164,16 +164,16 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo, *, after: boo
     if local.year < _FIRST_YEAR:
         local, after = datetime(_FIRST_YEAR, 1, 1, tzinfo=zone), False
     wall = local.replace(microsecond=0) if local.microsecond else local
-    # Rounding up is done on the wall clock: half a second before a jump comes the first second that it leaves out.
+    # Rounded up on the wall clock: what follows the last half second before a jump is the first second it leaves out.
     if after or local.microsecond:
         wall += _SECOND
-    if zone.utcoffset(None) is not None:  # a fixed offset, where there are no changes to look for
+    if zone.utcoffset(None) is not None:  # a fixed offset: the clock never changes
         return calendar.next_wall(wall)
     return _in_zone(calendar, local, wall.replace(tzinfo=None, fold=0), zone)
 
 
 def _in_zone(calendar: Calendar, local: datetime, wall: datetime, zone: tzinfo) -> datetime | None:
-    """`first_from` for a zone whose clock changes: `local` is the start, `wall` the first second on the wall to try."""
+    """`first_from` for a zone whose clock changes: `local` is the start, `wall` the first wall time to try."""
     if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset():
         begin, end = _overlap(local, zone)
         if calendar.fields.interval:
@@ -194,25 +194,25 @@ def _in_zone(calendar: Calendar, local: datetime, wall: datetime, zone: tzinfo) 
 def _existing(wall: datetime, zone: tzinfo) -> datetime:
     """The instant of a wall time: the first one of two, or the end of the gap where there is none."""
     moment = wall.replace(tzinfo=zone)
-    # Both are in one zone, where comparing looks at the wall clock alone: unequal after a round trip is a gap.
+    # Two times of one zone are compared by the wall clock alone: a round trip through UTC changes only times in a gap.
     if moment.astimezone(UTC).astimezone(zone) == moment:
         return moment
     day_before = wall.replace(tzinfo=UTC) - _DAY
-    return _turn(zone, day_before, 2 * _DAY, lambda local: local.replace(tzinfo=None) > wall)
+    return _first_second(zone, day_before, 2 * _DAY, lambda local: local.replace(tzinfo=None) > wall)
 
 
 def _overlap(local: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The wall times between which the clock passes twice, the second not included; `local` is one of them."""
+    """The wall times that the clock shows twice around `local`: their begin, and their end (exclusive)."""
     first, second = (local.replace(microsecond=0, fold=fold) for fold in (0, 1))
     length = second.astimezone(UTC) - first.astimezone(UTC)
     offset = second.utcoffset()
-    back = _turn(zone, first.astimezone(UTC), length, lambda local: local.utcoffset() == offset)
+    back = _first_second(zone, first.astimezone(UTC), length, lambda local: local.utcoffset() == offset)
     begin = back.replace(tzinfo=None, fold=0)
     return begin, begin + length
 
 
-def _turn(zone: tzinfo, start: datetime, length: timedelta, turned: Callable[[datetime], bool]) -> datetime:
-    """The first whole second after `start` (in UTC) at which the clock of the zone has turned, found by bisection."""
+def _first_second(zone: tzinfo, start: datetime, length: timedelta, changed: Callable[[datetime], bool]) -> datetime:
+    """The first whole second from `start` (in UTC) on at which the clock of the zone has `changed`, by bisection."""
     span = range(int(length.total_seconds()) + 1)
-    step = bisect_left(span, True, key=lambda seconds: turned((start + timedelta(seconds=seconds)).astimezone(zone)))
+    step = bisect_left(span, True, key=lambda seconds: changed((start + timedelta(seconds=seconds)).astimezone(zone)))
     return (start + timedelta(seconds=step)).astimezone(zone)

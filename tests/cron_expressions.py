@@ -1,4 +1,4 @@
-"""Hypothesis strategies for cron texts of the whole grammar, for zones and for starts near changes of their clocks."""
+"""Hypothesis strategies for cron expressions of the whole grammar, for zones, and for starts near clock changes."""
 
 from __future__ import annotations
 
@@ -79,16 +79,16 @@ def special_weekdays() -> st.SearchStrategy[str]:
     return st.builds("{}{}".format, values("weekday"), st.sampled_from(["L", "l", "#1", "#2", "#3", "#4", "#5", "#05"]))
 
 
-def texts() -> st.SearchStrategy[str]:
-    """Cron texts of the whole grammar; some of them can never match."""
+def expressions() -> st.SearchStrategy[str]:
+    """Cron expressions of the whole grammar; some of them can never match."""
     days = st.one_of(st.just("*"), plain("day"), special_days())
     weekdays = st.one_of(st.just("*"), plain("weekday"), special_weekdays())
     five = [plain("minute"), plain("hour"), days, st.just("*") | plain("month"), weekdays]
     return st.tuples(plain("second"), *five).map(" ".join) | st.tuples(*five).map("\t ".join)
 
 
-def clock_texts() -> st.SearchStrategy[str]:
-    """Cron texts for every day, whose times lie where clocks are changed."""
+def clock_expressions() -> st.SearchStrategy[str]:
+    """Cron expressions for every day, whose times lie where clocks are changed."""
     hours = st.sampled_from(["0", "1", "2", "3", "0,23", "1-3", "*", "*/2", "22-2"])
     minutes = st.sampled_from(["0", "30", "15,45", "*/20", "59", "*"])
     return st.builds("{} {} {} * * *".format, st.sampled_from(["0", "59", "*/30"]), minutes, hours)
