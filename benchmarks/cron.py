@@ -1,4 +1,4 @@
-"""The cron trigger against APScheduler's own, croniter and cronsim: next fire times, and building from text.
+"""The cron trigger against APScheduler's own, croniter and cronsim: next fire times, and building from an expression.
 
 Run it with ``python benchmarks/cron.py [rounds]``. Everything runs in one process, the contestants take turns, and the
 ratio is taken pair by pair: a neighbour on the machine then slows both of a pair. CPU time is measured. In the first
@@ -101,7 +101,7 @@ def pairs_asked_twice(text: str, zone: tzinfo) -> list[Run]:
 
 
 def builders(text: str, zone: tzinfo) -> list[Run]:
-    """The four contestants for building from text; CronTrigger gets its arguments ready made."""
+    """The four contestants for building from an expression; CronTrigger gets its arguments ready made."""
     arguments = cron_trigger_arguments(text)
     spellings = cycle(text + " " * blanks for blanks in range(300))  # more than bgjobs remembers
     return [
@@ -113,7 +113,7 @@ def builders(text: str, zone: tzinfo) -> list[Run]:
 
 
 def builders_known(text: str, zone: tzinfo) -> list[Run]:
-    """Building from a text that was seen before, as for the second job of an hour or a row of a job store."""
+    """Building from an expression that was seen before, as for the second job of an hour or a row of a job store."""
     arguments = cron_trigger_arguments(text)
     return [
         iterate(lambda: CronExpression(text).trigger(zone)),
@@ -161,8 +161,8 @@ def main() -> None:
     for zone in ZONES:
         report(f"next fire time, {zone}", measure(next_fire_times, zone, rounds))
         report(f"next fire time asked for twice, {zone}", measure(pairs_asked_twice, zone, rounds))
-    report("building from a new text", measure(builders, UTC, rounds))
-    report("building from a known text", measure(builders_known, UTC, rounds))
+    report("building from a new expression", measure(builders, UTC, rounds))
+    report("building from a known expression", measure(builders_known, UTC, rounds))
 
 
 if __name__ == "__main__":

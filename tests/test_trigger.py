@@ -188,7 +188,7 @@ class TestLimits:
     @pytest.mark.parametrize("value", ["tomorrow", 5])
     def test_wrong_dates(self, name: str, value: object) -> None:
         """A date that cannot be read is refused by name."""
-        with pytest.raises(ConfigurationError, match=f"{name}: a time, a date or a text such as .* not {value!r}"):
+        with pytest.raises(ConfigurationError, match=f"{name}: a time, a date or a string such as .* not {value!r}"):
             SixFieldCronTrigger("0 0 12 * * *", "UTC", **{name: value})  # type: ignore[arg-type]
 
 

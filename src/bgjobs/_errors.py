@@ -1,8 +1,8 @@
 """Every error that bgjobs raises, in one tree.
 
     BgjobsError
-     ├─ CronFormatError      (ValueError)    a cron text that cannot be read
-     ├─ NeverFiresError      (ValueError)    a cron text that no date can match
+     ├─ CronFormatError      (ValueError)    a cron expression that cannot be read
+     ├─ NeverFiresError      (ValueError)    a cron expression that no date can match
      ├─ ConfigurationError   (ValueError)    an option, a setting or a settings file that is wrong
      ├─ InvalidJobError      (TypeError)     what was given as a job cannot be run as one
      ├─ DuplicateJobError    (ValueError)    a second job under one key
@@ -24,10 +24,10 @@ class BgjobsError(Exception):
 
 
 class CronFormatError(BgjobsError, ValueError):
-    """A cron text that does not follow the six-field grammar.
+    """A cron expression that does not follow the six-field grammar.
 
     Attributes:
-        expression: The whole text.
+        expression: The whole expression.
         field: The name of the field that is wrong (``"hour"``), or ``None`` where it is not one field's fault.
         piece: The part of the field that is wrong, or ``None``.
     """
@@ -40,10 +40,10 @@ class CronFormatError(BgjobsError, ValueError):
 
 
 class NeverFiresError(BgjobsError, ValueError):
-    """A well-formed cron text that no date can ever match, such as 30 February.
+    """A well-formed cron expression that no date can ever match, such as 30 February.
 
     Attributes:
-        expression: The whole text.
+        expression: The whole expression.
     """
 
     def __init__(self, message: str, expression: str = "") -> None:

@@ -59,7 +59,7 @@ class CronExpression(Expression):
 
         Args:
             timezone: The zone in which the hours are meant: a name such as ``"Europe/Rome"`` or a ``tzinfo``.
-            start_date: Nothing fires before it; without a zone of its own it is in `timezone`; ``None`` for no limit.
+            start_date: Nothing fires before it; without a zone it is in `timezone`; ``None`` for no limit.
             end_date: Nothing fires after it; ``None`` for no limit.
             jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
 
@@ -80,7 +80,7 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         expression: The expression, as text or as a `CronExpression`.
         timezone: The zone in which the hours are meant: a name or a ``tzinfo``. As with ``CronTrigger``, ``None`` means
             the zone of `start_date` or `end_date`, else the machine's; a scheduler passes its own.
-        start_date: Nothing fires before it: a time, a date, or a text of either. Without a zone it is in `timezone`.
+        start_date: Nothing fires before it: a time, a date, or a string of either. Without a zone it is in `timezone`.
             ``None`` for no limit.
         end_date: Nothing fires after it; ``None`` for no limit.
         jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
@@ -225,7 +225,7 @@ def _moment(value: datetime | date | str | None, where: tzinfo, name: str) -> da
     try:
         moment: datetime | None = convert_to_datetime(value, where, name)
     except (TypeError, ValueError) as error:
-        message = f"{name}: a time, a date or a text such as 2026-12-31 23:59:59 is needed, not {value!r}"
+        message = f"{name}: a time, a date or a string such as 2026-12-31 23:59:59 is needed, not {value!r}"
         raise ConfigurationError(message, name) from error
     return moment
 

@@ -121,7 +121,7 @@ def _remedy(name: str) -> str:
     """What to write instead of a name that does not exist."""
     known = sorted(zoneinfo.available_timezones())
     if not known:
-        return f"there is no time zone database on this machine to look up {name!r} in; install the package tzdata"
+        return f"no time zone database is on this machine to look up {name!r} in; install the package tzdata"
     # The last part alone is compared too, since people write "Rome".
     names = {one.rpartition("/")[2]: one for one in known} | {one: one for one in known}
     near = nearest(name.replace(" ", "_"), names, 0.75)

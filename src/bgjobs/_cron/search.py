@@ -164,7 +164,7 @@ def first_from(calendar: Calendar, moment: datetime, zone: tzinfo, *, after: boo
     if local.year < _FIRST_YEAR:
         local, after = datetime(_FIRST_YEAR, 1, 1, tzinfo=zone), False
     wall = local.replace(microsecond=0) if local.microsecond else local
-    # Rounded up on the wall clock: what follows the last half second before a jump is the first second it leaves out.
+    # Round up on the wall clock: half a second before a jump, the next wall second is the first one that it leaves out.
     if after or local.microsecond:
         wall += _SECOND
     if zone.utcoffset(None) is not None:  # a fixed offset: the clock never changes
@@ -202,7 +202,7 @@ def _existing(wall: datetime, zone: tzinfo) -> datetime:
 
 
 def _overlap(local: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The wall times that the clock shows twice around `local`: their begin, and their end (exclusive)."""
+    """The wall times that the clock shows twice around `local`: their start, and their end (exclusive)."""
     first, second = (local.replace(microsecond=0, fold=fold) for fold in (0, 1))
     length = second.astimezone(UTC) - first.astimezone(UTC)
     offset = second.utcoffset()
