@@ -120,6 +120,30 @@ class TestSearch:
         found = daily.get_next_fire_time(NOW, NOW)
         assert daily.get_next_fire_time(NOW, NOW) is found
 
+    def test_shared(self) -> None:
+        """Jobs of one expression and zone that are due together get the same object, whatever objects they ask with."""
+        found = trigger("0 0 12 * * *", NEW_YORK).get_next_fire_time(NOW, NOW)
+        assert trigger("0 0 12 * * *", NEW_YORK).get_next_fire_time(NOW.astimezone(NEW_YORK), NOW) is found
+
+    @pytest.mark.parametrize(
+        ("zone", "options", "expected"),
+        [
+            (NEW_YORK, {}, "2026-01-01T12:00:00-05:00"),
+            (timezone(timedelta(hours=2)), {}, "2026-01-02T12:00:00+02:00"),
+            (timezone(timedelta(), "Z"), {}, "2026-01-02T12:00:00+00:00"),
+            ("UTC", {"end_date": NOW}, "None"),
+            ("UTC", {"jitter": 1}, "2026-01-02T12:00:0"),
+        ],
+    )
+    def test_not_shared(self, zone: str | tzinfo, options: dict[str, Any], expected: str) -> None:
+        """Triggers with other zones, limits or delays answer for themselves, asked with the same objects."""
+        usual, other = trigger("0 0 12 * * *"), trigger("0 0 12 * * *", zone, **options)
+        for _ in range(2):
+            assert usual.get_next_fire_time(NOW, NOW) == NOW + timedelta(days=1)
+            found = other.get_next_fire_time(NOW, NOW)
+            assert (found.isoformat() if found else "None").startswith(expected)
+            assert found is None or found.tzinfo is other.timezone
+
     @pytest.mark.parametrize("jitter", [None, 60])
     def test_following(self, jitter: int | None) -> None:
         """The fire time after another one is found without jitter, whether the scheduler has asked for it or not."""

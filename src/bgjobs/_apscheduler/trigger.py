@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import tzlocal  # comes with APScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -16,7 +17,7 @@ from apscheduler.util import convert_to_datetime, datetime_repr
 
 from .._cron.expression import Expression, zone
 from .._cron.grammar import SpecialDay, SpecialWeekday, split
-from .._cron.search import day_mask, first_from, lowest, shape, weekday_mask
+from .._cron.search import Calendar, day_mask, first_from, lowest, shape, weekday_mask
 from .._cron.translate import arguments
 from .._cron.translate import cron_trigger_arguments as cron_trigger_arguments
 from .._errors import ConfigurationError
@@ -91,8 +92,6 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         ConfigurationError: One of the other arguments is wrong.
     """
 
-    _last: tuple[datetime | None, datetime, datetime | None] | None = None  # the last question and its answer
-
     def __init__(
         self,
         expression: str | CronExpression,
@@ -113,6 +112,12 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
     def from_crontab(cls, expr: str, timezone: str | tzinfo | None = None) -> SixFieldCronTrigger:
         """Same as the constructor, which reads the five fields of crontab; Sunday is 0 and both days must match."""
         return cls(expr, timezone)
+
+    @cached_property
+    def _memo(self) -> _Memo:
+        shared = self.timezone is UTC or isinstance(self.timezone, ZoneInfo)
+        limited = self.start_date or self.end_date or self.jitter
+        return _shared_memo(self.expression.calendar, self.timezone) if shared and not limited else _Memo()
 
     @cached_property
     def fields(self) -> list[BaseField]:
@@ -137,20 +142,23 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
                 after it, so that no firing is left out. ``None`` for the first time at or after `now`.
             now: The present, an aware time in any zone.
         """
-        last = self._last
+        last = self._memo.last
         # APScheduler asks each question twice, with the same objects. Equality would not do: it is blind to `fold`.
         if last and last[0] is previous_fire_time and last[1] is now:
             return last[2]
         found = self._search(previous_fire_time, now)
         if self.jitter:
             return self._delayed(found, now) if found else None
-        self._last = (previous_fire_time, now, found)
+        known = last[2] if last else None
+        if known and found and known == found and known.fold == found.fold:
+            found = known  # jobs that are due together get one object, and so ask the same question at their next pass
+        self._memo.last = (previous_fire_time, now, found)
         return found
 
     def following(self, fire_time: datetime) -> datetime | None:
         """The fire time after `fire_time`, without jitter."""
-        last = self._last
-        if last and last[0] == fire_time and last[0].fold == fire_time.fold:
+        last = self._memo.last
+        if last and last[0] is not None and last[1] >= last[0] == fire_time and last[0].fold == fire_time.fold:
             return last[2]  # APScheduler has just asked the same question
         return self._search(fire_time, fire_time)
 
@@ -200,6 +208,24 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         ]
         options += [f"jitter={self.jitter}"] if self.jitter else []
         return f"<{type(self).__name__} ({', '.join(options)}, timezone='{self.timezone}')>"
+
+
+class _Memo:
+    """The latest question to a trigger and its answer: previous fire time, present, next fire time."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last: tuple[datetime | None, datetime, datetime | None] | None = None
+
+
+@lru_cache(maxsize=256)
+def _shared_memo(calendar: Calendar, timezone: tzinfo) -> _Memo:
+    """The memo of all triggers with this calendar and zone: of a thousand jobs due together, one pays for the search.
+
+    For zones that are equal only to themselves; two fixed offsets are equal under different names.
+    """
+    return _Memo()
 
 
 def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
