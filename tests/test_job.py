@@ -111,7 +111,7 @@ def refused(job: Any, message: str, **options: Any) -> None:
             "HandlerIsNoMethod.on_exception must be a function that takes the exception, not 'log it'",
             id="handler-no-method",
         ),
-        pytest.param(lambda: None, "a lambda has no name of its own; set key", id="lambda"),
+        pytest.param(lambda: None, "a lambda has no name; set key", id="lambda"),
     ],
 )
 def test_what_is_no_job_is_refused(job: Any, message: str) -> None:

@@ -137,7 +137,7 @@ class TestMistakes:
 
     def test_lambdas_have_no_key(self) -> None:
         """Settings could not find them."""
-        with pytest.raises(InvalidJobError, match="a lambda has no name of its own; set key"):
+        with pytest.raises(InvalidJobError, match="a lambda has no name; set key"):
             BackgroundJobs(settings=BackgroundJobsSettings.defaults()).add_background_job(lambda: None, cron="@daily")
 
 
