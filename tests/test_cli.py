@@ -10,11 +10,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bgjobs import BackgroundJobs
 from bgjobs.__main__ import main
 from bgjobs._logging import unconfigure_logging
 from bgjobs._runs.threads import waits
@@ -325,10 +323,9 @@ def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return statuses
 
 
-def test_runs_that_were_left_behind(statuses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_left_behind(statuses: list[int]) -> None:
     """The process is ended at once, with status 1, instead of waiting for their threads."""
-    left: Any = object()
-    monkeypatch.setattr(BackgroundJobs, "run", lambda jobs: jobs._lifecycle.ledger.abandoned.append(left))
+    Path("shop.toml").write_text("shutdown_timeout = 0.1\n" + IMMEDIATELY.format("stubborn"), encoding="utf-8")
     status("run", "--config", "shop.toml")
     assert statuses == [1]
 
