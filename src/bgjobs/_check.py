@@ -116,21 +116,30 @@ def _row(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime, kn
 
 
 def _values(job: RegisteredJob, settings: BackgroundJobsSettings) -> Iterator[tuple[str, str, str]]:
-    """Yield each option that was set: its name, its value, and where it was set."""
+    """Yield each option that was set: its name, its value, and where it was set.
+
+    The settings are asked only for the places of what they set: with many jobs, a search in vain takes long.
+    """
     entry = settings.job(job.key)
+    overrides = {} if entry is None else entry.overrides()
+    defaults = settings.job_defaults.model_dump(exclude_unset=True)
     if entry is not None and entry.job is not None:
         yield "job", entry.job, settings.place("jobs", job.key, "job") or "settings"
     for name in type(job.options).model_fields:
         if name not in job.options.model_fields_set or name in ("key", "kwargs"):
             continue
-        value = getattr(job.options, name)
-        by_default = getattr(settings.job_defaults, name, None) == value  # else the value of code has won
-        defaults = settings.place("job_defaults", name) if by_default else None
-        yield name, str(value), settings.place("jobs", job.key, name) or defaults or "code"
+        value, place = getattr(job.options, name), None
+        if name in overrides:
+            place = settings.place("jobs", job.key, name)
+        elif (name, value) in defaults.items():  # else code has another value, which has won
+            place = settings.place("job_defaults", name)
+        yield name, str(value), place or "code"
     if job.options.timezone is None and job.schedule is not None:
-        yield "timezone", str(getattr(job.schedule.trigger, "timezone", "-")), settings.place("timezone") or "default"
+        place = settings.place("timezone") if settings.timezone else None
+        yield "timezone", str(getattr(job.schedule.trigger, "timezone", "-")), place or "default"
     for name in job.options.kwargs:
-        yield f"kwargs.{name}", "(not shown)", settings.place("jobs", job.key, "kwargs", name) or "code"
+        place = settings.place("jobs", job.key, "kwargs", name) if "kwargs" in overrides else None
+        yield f"kwargs.{name}", "(not shown)", place or "code"
 
 
 # -- fire times ------------------------------------------------------------------------------------------------------
