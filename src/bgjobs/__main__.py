@@ -66,14 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bgjobs {version('bgjobs')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    app_help = f"the BackgroundJobs of an application, or a function that returns them (also: {APP})"
-    source.add_argument("--app", metavar="MODULE:NAME", help=app_help)
-
     run = commands.add_parser(
         "run",
-        parents=[source],
+        parents=[_source()],
         help="run the jobs until Ctrl-C or SIGTERM",
         description="Run the jobs until Ctrl-C or SIGTERM, then wait for running jobs.",
     )
@@ -84,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        parents=[source],
+        parents=[_source()],
         help="show the jobs, where each value came from, and the next runs",
         description="Show the jobs as code, settings file and environment define them together, where each value came "
         "from, the next runs, and the days on which a clock change moves or repeats a run. Runs nothing.",
@@ -101,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
     described = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
     described.set_defaults(command=_schema)
+    return parser
+
+
+def _source() -> argparse.ArgumentParser:
+    """Return the arguments that say where the jobs are."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
+    app = f"the BackgroundJobs of an application, or a function that returns them (also: {APP})"
+    parser.add_argument("--app", metavar="MODULE:NAME", help=app)
     return parser
 
 
@@ -141,19 +145,16 @@ def _run(arguments: argparse.Namespace) -> int:
         logger.opt(exception=exc).debug("the jobs could not be run")
         why = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
         raise LifecycleError(f"the jobs could not be run: {why}") from exc
-    if jobs._lifecycle.ledger.abandoned:
-        _leave()
+    _leave_hung_threads(jobs)
     return 0
 
 
 def _once(jobs: BackgroundJobs, key: str) -> int:
     """Run one job outside any scheduler; Ctrl-C and SIGTERM request its cancellation."""
-    ledger = jobs._lifecycle.ledger
 
     def drain() -> None:
-        ledger.drain(jobs._settings.shutdown_timeout)
-        if ledger.abandoned:
-            _leave()
+        jobs._lifecycle.ledger.drain(jobs._settings.shutdown_timeout)
+        _leave_hung_threads(jobs)
 
     with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start()):
         result = asyncio.run(arun_job(jobs, key))
@@ -162,11 +163,12 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     return 0 if result.outcome == SUCCEEDED else FAILED
 
 
-def _leave() -> None:
-    """End the process, although hung threads are left that the interpreter would wait for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(FAILED)
+def _leave_hung_threads(jobs: BackgroundJobs) -> None:
+    """End the process at once if runs were abandoned, since the interpreter would wait for their threads."""
+    if jobs._lifecycle.ledger.abandoned:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(FAILED)
 
 
 def _check(arguments: argparse.Namespace) -> int:
