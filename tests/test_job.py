@@ -84,11 +84,6 @@ def refused(job: Any, message: str, **options: Any) -> None:
             id="instance",
         ),
         pytest.param(
-            "shop:Sync",
-            "'shop:Sync' is no job; give the class or function itself, or name it in the settings (job = 'shop:Sync')",
-            id="text",
-        ),
-        pytest.param(
             42,
             "42 is no job; give a class with action_to_do, a function, or a functools.partial of either",
             id="number",
@@ -111,20 +106,12 @@ def refused(job: Any, message: str, **options: Any) -> None:
             "HandlerIsNoMethod.on_exception must be a function that takes the exception, not 'log it'",
             id="handler-no-method",
         ),
-        pytest.param(lambda: None, "a lambda has no name of its own; set key", id="lambda"),
+        pytest.param(lambda: None, "a lambda has no name; set key", id="lambda"),
     ],
 )
 def test_what_is_no_job_is_refused(job: Any, message: str) -> None:
     """Each kind of thing that cannot run as a job is named, with what to give instead."""
     refused(job, message)
-
-
-def test_a_called_coroutine_function_is_refused() -> None:
-    """Somebody who called the function is told not to; the coroutine leaves no warning behind."""
-
-    async def sync_users() -> None: ...
-
-    refused(sync_users(), "a coroutine is no job; give the function sync_users itself, without calling it")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +162,7 @@ def test_catch_all_parameters_take_any_kwargs() -> None:
 
 
 def test_a_class_method_may_be_the_action() -> None:
-    """Static and class methods are looked at as they are called."""
+    """Static and class methods, partial methods and callable attributes are checked as they are called."""
 
     class Static:
         @staticmethod
@@ -184,7 +171,18 @@ def test_a_class_method_may_be_the_action() -> None:
         @classmethod
         def on_exception(cls, exception: Exception) -> None: ...
 
+    class Partial:
+        def report(self, user: str, copies: int = 1) -> None: ...
+        def on_exception(self, *problems: Exception) -> None: ...
+
+        action_to_do = functools.partialmethod(report, "eva")
+
+    class Attribute:
+        action_to_do = functools.partial(wants, "eva", "daily")
+
     cold().add_background_job(Static, cron=NIGHTLY)
+    cold().add_background_job(Partial, cron=NIGHTLY, kwargs={"copies": 2})
+    cold().add_background_job(Attribute, cron=NIGHTLY)
 
 
 def test_a_handler_argument_is_for_functions() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from loguru import logger
 
 from bgjobs import configure_logging
 from bgjobs._logging import unconfigure_logging
-from stage import Records, cold, warm
+from stage import Records, cold, until, warm
 
 APSCHEDULER = logging.getLogger("apscheduler")
 
@@ -39,12 +38,11 @@ def fail() -> None:
 
 
 def run_and_fail() -> None:
-    """One failed run, from its tick to its end."""
+    """One failed run, from its fire time to its end."""
     jobs = cold().add_background_job(fail, cron="@yearly")
     with warm("background", jobs):
         jobs.run_now("fail")
-        while not jobs.status()[0].outcomes["failed"]:
-            time.sleep(0.01)
+        until(lambda: jobs.status()[0].outcomes["failed"])
 
 
 class TestLines:
@@ -96,12 +94,13 @@ class TestAPScheduler:
         assert "hunter2" not in err.replace('secret_of_the_job = "hunter2"', "")
 
     def test_its_records_keep_their_origin(self, records: Records) -> None:
-        """Logger, function and job are those of the record."""
+        """Logger, function, file and job are those of the record."""
         configure_logging()
         run_and_fail()
         record = next(record for record in records if record["exception"])
         assert record["name"] == "apscheduler.executors.default"
         assert record["function"] == "run_job"
+        assert record["file"].name == "base.py"
         assert record["extra"]["job"] == "fail"
 
     def test_somebody_elses_records(self, records: Records) -> None:
@@ -113,7 +112,7 @@ class TestAPScheduler:
         assert records[0]["level"].no == 35
 
     def test_a_warning_that_bgjobs_gives_itself(self, records: Records) -> None:
-        """It is told once, by bgjobs."""
+        """It is logged once, by bgjobs."""
 
         class Entry:
             id, name = "bgjobs:sync", "sync"
@@ -174,7 +173,7 @@ class TestTwice:
 
 
 def test_the_set_up_is_taken_back() -> None:
-    """There is one handler, and then none; see the fixture for the rest."""
+    """There is one handler, and then none; the fixture checks the rest."""
     configure_logging()
     assert len(ours()) == 1
     unconfigure_logging()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -17,7 +22,9 @@ from bgjobs import (
     DuplicateJobError,
     InvalidJobError,
 )
-from bgjobs._runs.run import RegisteredJob
+from bgjobs.__main__ import main
+from bgjobs.testing import run_job
+from stage import until
 
 
 @pytest.fixture(autouse=True)
@@ -37,73 +44,106 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     return write
 
 
+Options = Callable[[dict[str, Any], dict[str, Any]], dict[str, str]]
+
+
+class Store(MemoryJobStore):  # type: ignore[misc] # APScheduler has no types
+    """A job store that a test can look into."""
+
+    made: ClassVar[list[Store]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made.append(self)
+
+
 def cleanup(retention_days: int = 30, table: str = "mail") -> None: ...
 
 
-def registered(jobs: BackgroundJobs, key: str) -> RegisteredJob:
-    """A job as the facade keeps it."""
-    return jobs._lifecycle.ledger.jobs[key]
-
-
-def merged(code: dict[str, Any], settings: dict[str, Any]) -> RegisteredJob:
+def facade(code: dict[str, Any], settings: dict[str, Any]) -> BackgroundJobs:
     """The job `cleanup`, described by code and settings."""
     jobs = BackgroundJobs(settings=BackgroundJobsSettings(**settings))
-    return registered(jobs.add_background_job(cleanup, **code), code.get("key", "cleanup"))
+    return jobs.add_background_job(cleanup, **code)
 
 
 class TestMerging:
     """Settings win over code, option by option."""
 
-    def test_options(self) -> None:
-        """What the settings do not say stays as in code."""
-        job = merged({"cron": "@daily", "timeout": 3}, {"jobs": {"cleanup": {"cron": "@hourly"}}})
-        assert (job.options.cron, job.options.timeout) == ("@hourly", 3)
+    @pytest.fixture(name="options")
+    def _options(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Options:
+        """The options of `cleanup` that are set, as `bgjobs check` shows them."""
 
-    def test_none_is_said_too(self) -> None:
-        """Settings take a limit of the code away."""
-        job = merged({"cron": "@daily", "timeout": 3}, {"jobs": {"cleanup": {"timeout": None}}})
-        assert job.options.timeout is None
+        def options(code: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+            app = ModuleType("refs_app")
+            app.jobs = facade(code, settings)  # type: ignore[attr-defined]
+            monkeypatch.setitem(sys.modules, "refs_app", app)
+            assert main(["check", "--app", "refs_app:jobs", "--format", "json"]) == 0
+            (job,) = json.loads(capsys.readouterr().out)["jobs"]
+            return {"key": job["key"]} | {name: value["value"] for name, value in job["values"].items()}
+
+        return options
+
+    def test_options(self, options: Options) -> None:
+        """What the settings do not set stays as in code."""
+        found = options({"cron": "@daily", "timeout": 3}, {"jobs": {"cleanup": {"cron": "@hourly"}}})
+        assert (found["cron"], found["timeout"]) == ("@hourly", "3.0")
+
+    def test_none_is_a_value(self, options: Options) -> None:
+        """Settings remove a limit of the code."""
+        found = options({"cron": "@daily", "timeout": 3}, {"jobs": {"cleanup": {"timeout": None}}})
+        assert found["timeout"] == "None"
 
     def test_arguments(self) -> None:
         """One by one; those of the settings are converted, in any spelling."""
-        code = {"cron": "@daily", "kwargs": {"retention_days": 90, "table": "users"}}
-        job = merged(code, {"jobs": {"cleanup": {"kwargs": {"RETENTION-DAYS": "7"}}}})
-        assert job.options.kwargs == {"retention_days": 7, "table": "users"}
+        seen = []
 
-    def test_the_key_of_the_code_is_kept(self) -> None:
+        def report(retention_days: int = 30, table: str = "mail") -> None:
+            seen.append((retention_days, table))
+
+        settings = BackgroundJobsSettings(jobs={"report": {"kwargs": {"RETENTION-DAYS": "7"}}})
+        jobs = BackgroundJobs(settings=settings)
+        jobs.add_background_job(report, cron="@daily", kwargs={"retention_days": 90, "table": "users"})
+        assert run_job(jobs, "report").outcome == "succeeded"
+        assert seen == [(7, "users")]
+
+    def test_the_key_of_the_code_is_kept(self, options: Options) -> None:
         """However the settings spell it."""
-        job = merged({"cron": "@daily", "key": "nightly-cleanup"}, {"jobs": {"NIGHTLY_CLEANUP": {"timeout": 3}}})
-        assert (job.key, job.options.key, job.options.timeout) == ("nightly-cleanup", "nightly-cleanup", 3)
+        code = {"cron": "@daily", "key": "nightly-cleanup"}
+        found = options(code, {"jobs": {"NIGHTLY_CLEANUP": {"timeout": 3}}})
+        assert (found["key"], found["timeout"]) == ("nightly-cleanup", "3.0")
 
     def test_the_schedule_alone_may_come_from_the_settings(self) -> None:
         """Then code gives none."""
-        assert merged({}, {"jobs": {"cleanup": {"cron": "@daily"}}}).schedule is not None
+        assert facade({}, {"jobs": {"cleanup": {"cron": "@daily"}}}).status()[0].cron == "@daily"
 
-    def test_a_cron_text_takes_the_place_of_a_trigger(self) -> None:
+    def test_a_cron_expression_replaces_a_trigger(self, options: Options) -> None:
         """Deployment changes a schedule of any kind."""
-        job = merged({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"cron": "@daily"}}})
-        assert (job.options.cron, job.options.trigger) == ("@daily", None)
+        found = options({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"cron": "@daily"}}})
+        assert found["cron"] == "@daily"
+        assert "trigger" not in found
 
-    def test_a_trigger_stays_where_the_settings_say_something_else(self) -> None:
-        """Its job may be changed all the same."""
-        trigger = IntervalTrigger(seconds=90)
-        job = merged({"trigger": trigger}, {"jobs": {"cleanup": {"timeout": 3}}})
-        assert (job.options.trigger, job.options.timeout) == (trigger, 3)
+    def test_a_trigger_stays_where_the_settings_set_something_else(self, options: Options) -> None:
+        """The other options of its job can be set all the same."""
+        found = options({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"timeout": 3}}})
+        assert (found["trigger"], found["timeout"]) == ("interval[0:01:30]", "3.0")
 
-    @pytest.mark.parametrize("said", [{"enabled": False}, {"cron": "-"}])
+    @pytest.mark.parametrize("off", [{"enabled": False}, {"cron": "-"}])
     @pytest.mark.parametrize("code", [{"cron": "@daily"}, {"trigger": IntervalTrigger(seconds=90)}])
-    def test_switched_off(self, said: dict[str, Any], code: dict[str, Any]) -> None:
+    def test_switched_off(self, off: dict[str, Any], code: dict[str, Any]) -> None:
         """Whatever the schedule in code is."""
-        assert merged(code, {"jobs": {"cleanup": said}}).schedule is None
+        scheduler = BackgroundScheduler()
+        settings = BackgroundJobsSettings(jobs={"cleanup": off})
+        with BackgroundJobs(scheduler, settings=settings).add_background_job(cleanup, **code):
+            assert scheduler.get_jobs() == []
 
-    def test_job_defaults(self) -> None:
-        """They count where neither the job's settings nor code say something."""
+    def test_job_defaults(self, options: Options) -> None:
+        """They count where neither the job's settings nor code set a value."""
         defaults = {"coalesce": False, "max_instances": 3, "misfire_grace_time": 60}
-        job = merged(
+        found = options(
             {"cron": "@daily", "max_instances": 2},
             {"job_defaults": defaults, "jobs": {"cleanup": {"misfire_grace_time": None}}},
         )
-        assert (job.options.coalesce, job.options.max_instances, job.options.misfire_grace_time) == (False, 2, None)
+        assert (found["coalesce"], found["max_instances"], found["misfire_grace_time"]) == ("False", "2", "None")
 
 
 class TestMistakes:
@@ -113,31 +153,31 @@ class TestMistakes:
         """The variable is named."""
         monkeypatch.setenv("BGJOBS__JOBS__CLEANUP__KWARGS__RETENTION_DAYS", "many")
         with pytest.raises(ConfigurationError, match=r"^BGJOBS__JOBS__CLEANUP__KWARGS__RETENTION_DAYS: Input should"):
-            merged({"cron": "@daily"}, {})
+            facade({"cron": "@daily"}, {})
 
     def test_an_argument_that_is_a_table(self) -> None:
         """The place of what is in it is named."""
         with pytest.raises(ConfigurationError, match=r"^argument jobs.cleanup.kwargs.retention_days.x: Input should"):
-            merged({"cron": "@daily"}, {"jobs": {"cleanup": {"kwargs": {"retention_days": {"x": 1}}}}})
+            facade({"cron": "@daily"}, {"jobs": {"cleanup": {"kwargs": {"retention_days": {"x": 1}}}}})
 
     def test_nobody_gives_a_schedule(self) -> None:
         """Both places for one are named."""
         with pytest.raises(ConfigurationError, match="job 'cleanup' has no schedule; give cron or trigger, or set its"):
-            merged({}, {"jobs": {"cleanup": {"timeout": 3}}})
+            facade({}, {"jobs": {"cleanup": {"timeout": 3}}})
 
     def test_a_trigger_that_is_none(self) -> None:
         """A text is no trigger."""
         with pytest.raises(ConfigurationError, match="job 'cleanup': trigger must be an APScheduler trigger, not 'x'"):
-            merged({"trigger": "x"}, {})
+            facade({"trigger": "x"}, {})
 
     def test_a_zone_of_the_settings_for_a_trigger_of_the_code(self) -> None:
         """A trigger has its own."""
         with pytest.raises(ConfigurationError, match="timezone goes into the trigger itself"):
-            merged({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"timezone": "UTC"}}})
+            facade({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"timezone": "UTC"}}})
 
     def test_lambdas_have_no_key(self) -> None:
         """Settings could not find them."""
-        with pytest.raises(InvalidJobError, match="a lambda has no name of its own; set key"):
+        with pytest.raises(InvalidJobError, match="a lambda has no name; set key"):
             BackgroundJobs(settings=BackgroundJobsSettings.defaults()).add_background_job(lambda: None, cron="@daily")
 
 
@@ -152,7 +192,8 @@ class TestReferences:
             "B": {"job": "refs_good:Outer.Job", "cron": "@daily"},
         }
         jobs = BackgroundJobs(settings=BackgroundJobsSettings(jobs=table))
-        assert [registered(jobs, key).target.name for key in ("a-b", "B")] == ["clean", "Job"]
+        assert [run_job(jobs, key).outcome for key in ("a-b", "B")] == ["succeeded", "succeeded"]
+        assert [job.key for job in jobs.status()] == ["a-b", "B"]
 
     @pytest.mark.parametrize(
         ("reference", "told"),
@@ -216,16 +257,22 @@ class TestScheduler:
 
     def test_executors_and_job_stores(self) -> None:
         """APScheduler makes them; jobs name them by alias."""
+        threads = []
+
+        def where() -> None:
+            threads.append(threading.current_thread().name)
+
         settings = BackgroundJobsSettings(
             scheduler="background",
-            executors={"slow": {"type": "threadpool", "max_workers": 1}},
-            jobstores={"other": {"class": "apscheduler.jobstores.memory:MemoryJobStore"}},
-            jobs={"cleanup": {"executor": "slow", "jobstore": "other"}},
+            executors={"slow": {"type": "threadpool", "max_workers": 1, "pool_kwargs": {"thread_name_prefix": "slow"}}},
+            jobstores={"other": {"class": f"{__name__}:Store"}},
+            jobs={"where": {"executor": "slow", "jobstore": "other"}},
         )
-        with BackgroundJobs(settings=settings).add_background_job(cleanup, cron="@daily") as jobs:
-            bridge = jobs._lifecycle._bridge
-            assert bridge is not None
-            assert [job.id for job in bridge.scheduler.get_jobs("other")] == ["bgjobs:cleanup"]
+        with BackgroundJobs(settings=settings).add_background_job(where, cron="@daily") as jobs:
+            assert [job.id for job in Store.made[-1].get_all_jobs()] == ["bgjobs:where"]
+            jobs.run_now("where")
+            until(lambda: threads)
+        assert threads == ["slow_0"]
 
     @pytest.mark.parametrize(
         "said",
@@ -249,6 +296,4 @@ class TestScheduler:
         """Deployment beats code."""
         settings = BackgroundJobsSettings(timezone="Europe/Rome")
         jobs = BackgroundJobs(BackgroundScheduler(timezone="UTC"), settings=settings)
-        job = registered(jobs.add_background_job(cleanup, cron="@daily"), "cleanup")
-        assert job.schedule is not None
-        assert str(job.schedule.trigger.timezone) == "Europe/Rome"
+        assert jobs.add_background_job(cleanup, cron="@daily").status()[0].timezone == "Europe/Rome"

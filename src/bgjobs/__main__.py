@@ -9,18 +9,18 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from loguru import logger
 
-from ._check import as_json, as_text, rows
+from ._check import as_text, preview, rows
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
-from ._preview import preview
 from ._registration import load
 from ._runs.status import SUCCEEDED
 from ._secrets import masked
@@ -30,11 +30,12 @@ from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
 from .testing import arun_job
 
-#: Exit statuses: a job failed (``run --once``) or had to be left behind; a mistake in the command or the configuration.
+#: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
 
 APP = f"{PREFIX}APP"
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
+LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,13 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.command(arguments)
     except BgjobsError as exc:
         if getattr(arguments, "format", "text") == "json":
-            print(json.dumps({"mistakes": getattr(exc, "problems", [str(exc)])}, indent=2, ensure_ascii=False))
+            _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
         print(f"bgjobs: error: {exc}", file=sys.stderr)
         return MISTAKE
-    except BrokenPipeError:  # whoever reads the output has seen enough
+    except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -63,26 +68,26 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser(
         "run",
+        parents=[_source()],
         help="run the jobs until Ctrl-C or SIGTERM",
-        description="Run the jobs until Ctrl-C or SIGTERM; jobs that are running then are awaited.",
+        description="Run the jobs until Ctrl-C or SIGTERM, then wait for running jobs.",
     )
-    _add_source(run)
     run.add_argument("--once", metavar="KEY", help="run one job, now, and exit with 0 if it succeeds, else with 1")
-    run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=_level, help="least level (default: INFO)")
+    run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=_level, help="lowest level (default: INFO)")
     run.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     run.set_defaults(command=_run)
 
     check = commands.add_parser(
         "check",
+        parents=[_source()],
         help="show the jobs, where each value came from, and the next runs",
-        description="Show the jobs as code, settings file and environment make them together, where each value came "
-        "from, the next runs, and the days on which a change of the clock moves or doubles a run. Runs nothing.",
+        description="Show the jobs as code, settings file and environment define them together, where each value came "
+        "from, the next runs, and the days on which a clock change moves or repeats a run. Runs nothing.",
     )
-    _add_source(check)
     check.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     check.set_defaults(command=_check)
 
-    following = commands.add_parser("next", help="show the next fire times of a cron text")
+    following = commands.add_parser("next", help="show the next fire times of a cron expression")
     following.add_argument("cron", help='six fields, seconds first: "0 0 9 * * MON-FRI"')
     following.add_argument("--timezone", metavar="ZONE", default="UTC", help="the zone of the hours (default: UTC)")
     following.add_argument("--count", metavar="N", type=_positive, default=5, help="how many (default: 5)")
@@ -94,18 +99,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _source() -> argparse.ArgumentParser:
+    """Return the arguments that say where the jobs are."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    parser.add_argument(
-        "--app",
-        metavar="MODULE:NAME",
-        help=f"the BackgroundJobs of an application, or a function that returns them (also: {APP})",
-    )
+    app = f"the BackgroundJobs of an application, or a function that returns them (also: {APP})"
+    parser.add_argument("--app", metavar="MODULE:NAME", help=app)
+    return parser
 
 
 def _positive(text: str) -> int:
     if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
@@ -117,9 +122,8 @@ def _time(text: str) -> datetime:
 
 
 def _level(text: str) -> str:
-    levels = ["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
-    if text.upper() not in levels:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(levels)}")
+    if text.upper() not in LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a log level; choose {', '.join(LEVELS)}")
     return text.upper()
 
 
@@ -137,43 +141,44 @@ def _run(arguments: argparse.Namespace) -> int:
         jobs.run()
     except BgjobsError:
         raise
-    except Exception as exc:  # most often a job store that cannot be reached
+    except Exception as exc:  # most often, a job store cannot be reached
         logger.opt(exception=exc).debug("the jobs could not be run")
-        told = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
-        raise LifecycleError(f"the jobs could not be run: {told}") from exc
-    if jobs._lifecycle.ledger.abandoned:
-        _leave()
+        why = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
+        raise LifecycleError(f"the jobs could not be run: {why}") from exc
+    _leave_hung_threads(jobs)
     return 0
 
 
 def _once(jobs: BackgroundJobs, key: str) -> int:
-    """One run outside any scheduler; Ctrl-C and SIGTERM ask it to end."""
-    ledger = jobs._lifecycle.ledger
+    """Run one job outside any scheduler; Ctrl-C and SIGTERM request its cancellation."""
 
     def drain() -> None:
-        ledger.drain(jobs._settings.shutdown_timeout)
-        if ledger.abandoned:
-            _leave()
+        jobs._lifecycle.ledger.drain(jobs._settings.shutdown_timeout)
+        _leave_hung_threads(jobs)
 
     with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start()):
         result = asyncio.run(arun_job(jobs, key))
-    if result.error is not None:  # without a scheduler there is nobody else to log the traceback
+    if result.error is not None:  # without a scheduler nothing else logs the traceback
         logger.bind(job=key, run_id=result.run_id).opt(exception=result.error).error(f"job {key!r} ends with status 1")
     return 0 if result.outcome == SUCCEEDED else FAILED
 
 
-def _leave() -> None:
-    """End the process in spite of threads that hang, which the interpreter would wait for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(FAILED)
+def _leave_hung_threads(jobs: BackgroundJobs) -> None:
+    """End the process at once if runs were abandoned, since the interpreter would wait for their threads."""
+    if jobs._lifecycle.ledger.abandoned:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(FAILED)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     jobs = _jobs(arguments)
     jobs._lifecycle.check()
     found = rows(list(jobs._lifecycle.ledger.jobs.values()), jobs._settings, datetime.now(UTC))
-    print(json.dumps(as_json(found), indent=2, ensure_ascii=False) if arguments.format == "json" else as_text(found))
+    if arguments.format == "json":
+        _print_json({"jobs": [asdict(row) for row in found]})
+    else:
+        print(as_text(found))
     return 0
 
 
@@ -187,7 +192,7 @@ def _next(arguments: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    _print_json(schema())
     return 0
 
 
@@ -195,20 +200,19 @@ def _schema(_: argparse.Namespace) -> int:
 
 
 def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
-    """The jobs of an application, or of the settings alone; references count from the current directory, too."""
-    here = Path.cwd()
-    if not any(Path(path or ".").absolute() == here for path in sys.path):
-        sys.path.insert(0, str(here))
-    settings = BackgroundJobsSettings(**({"config_file": arguments.config} if arguments.config else {}))
+    """Return the jobs of an application, or of the settings alone; modules of the current directory are found, too."""
+    here = str(Path.cwd())
+    if not {"", here} & {*sys.path}:
+        sys.path.insert(0, here)
+    if arguments.config is not None:
+        os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
+    settings = BackgroundJobsSettings()
     reference = arguments.app or settings.app
     if reference is None:
         if not any(entry.job for entry in settings.jobs.values()):
-            raise ConfigurationError(
-                "there are no jobs; name a settings file with --config, or an application with --app"
-            )
+            message = "there are no jobs; name a settings file with --config, or an application with --app"
+            raise ConfigurationError(message)
         return BackgroundJobs(settings=settings)
-    if arguments.config is not None:
-        os.environ[CONFIG_FILE] = arguments.config  # where the settings that an application reads itself look
     place = "--app" if arguments.app else settings.place("app") or APP
     found = load(reference, place)
     if callable(found):

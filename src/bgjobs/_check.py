@@ -1,23 +1,26 @@
-"""What ``bgjobs check`` tells: the merged jobs, where each value came from, what comes next, what may surprise."""
+"""What ``bgjobs check`` and ``bgjobs next`` show: the merged jobs, where each value came from, and the next runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
-from ._cron.expression import Expression as CronExpression
-from ._preview import dst_note
+from ._cron.expression import Expression
 from ._runs.run import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
 
-#: How far ahead changes of the clock are looked for.
-YEAR = timedelta(days=366)
-DAY = timedelta(days=1)
-#: How many fire times around a change of the clock are looked at.
-MOST = 10_000
+#: The clock changes of each time zone, by its id, since many jobs have one zone, and not every one can be hashed.
+_Changes = dict[int, list[datetime]]
+
+_NEXT = 3  # runs shown of a job
+_YEAR = 366  # days
+_DAY = timedelta(days=1)
+_MINUTE = timedelta(minutes=1)
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,13 @@ class Row:
 
     Attributes:
         key: Its key.
-        cron: Its cron text, or its trigger as text.
-        timezone: The zone of its schedule; ``None`` where it has none, or is off.
-        enabled: Whether it is to be scheduled.
-        next_runs: The next fire times, ISO 8601.
-        values: Each option that was set: its value as text (none for ``kwargs``, which may hold passwords), its place.
-        clock_changes: The days within a year on which the clock moves or doubles a run: the first fire time, and how.
+        cron: Its cron expression, or its trigger as text.
+        timezone: The time zone of its schedule; ``None`` where it has none, or is switched off.
+        enabled: Whether `warm_up` schedules it.
+        next_runs: The next three fire times, ISO 8601.
+        values: Each option that was set: its value as text (hidden for ``kwargs``, which may hold passwords) and where
+            it was set.
+        clock_changes: Each clock change within a year that moves or repeats a run: the first fire time, and how.
         warnings: What may surprise.
     """
 
@@ -45,18 +49,14 @@ class Row:
     warnings: list[str]
 
 
-def rows(jobs: list[RegisteredJob], settings: BackgroundJobsSettings, now: datetime, count: int = 3) -> list[Row]:
-    """A row for each job, as seen at `now`."""
-    return [_row(job, settings, now, count) for job in jobs]
-
-
-def as_json(found: list[Row]) -> dict[str, Any]:
-    """The rows as plain data."""
-    return {"jobs": [asdict(row) for row in found]}
+def rows(jobs: Iterable[RegisteredJob], settings: BackgroundJobsSettings, now: datetime) -> list[Row]:
+    """Return a row for each job, as seen at `now`."""
+    known: _Changes = {}
+    return [_row(job, settings, now, known) for job in jobs]
 
 
 def as_text(found: list[Row]) -> str:
-    """The rows as aligned tables, then what is to be noticed."""
+    """Return the rows as aligned tables, followed by the clock changes and the warnings."""
     jobs: list[tuple[str, ...]] = [("JOB", "CRON", "ZONE", "NEXT RUNS")]
     values: list[tuple[str, ...]] = [("JOB", "SETTING", "VALUE", "FROM")]
     for row in found:
@@ -64,15 +64,33 @@ def as_text(found: list[Row]) -> str:
         jobs.append((row.key, row.cron, row.timezone or "-", first))
         jobs += [("", "", "", moment) for moment in more]
         values += [(row.key, name, value["value"], value["from"]) for name, value in row.values.items()]
-    notes = [f"{row.key}: {change['at']}: {change['note']}" for row in found for change in row.clock_changes]
+    changes = [f"{row.key}: {change['at']}: {change['note']}" for row in found for change in row.clock_changes]
     warnings = [f"{row.key}: {warning}" for row in found for warning in row.warnings]
     parts = [_aligned(jobs), _aligned(values)]
-    parts += [
-        "\n".join((title, *(f"  {line}" for line in lines)))
-        for title, lines in (("Changes of the clock within a year:", notes), ("Warnings:", warnings))
-        if lines
-    ]
+    for title, lines in (("Changes of the clock within a year:", changes), ("Warnings:", warnings)):
+        if lines:
+            parts.append("\n  ".join((title, *lines)))
     return "\n\n".join(parts)
+
+
+def preview(expression: str, timezone: tzinfo, after: datetime, count: int) -> list[str]:
+    """Return a line for each of the next fire times: in the time zone, in UTC, and what a clock change does to it.
+
+    Args:
+        expression: A cron expression.
+        timezone: The time zone in which the hours are meant.
+        after: An aware time in any time zone; only later fire times are listed.
+        count: How many fire times are listed.
+
+    Raises:
+        CronFormatError: The expression does not follow the grammar.
+        NeverFiresError: No date can ever match.
+    """
+    cron = Expression(expression)
+    return [
+        f"{moment.isoformat()}  {moment.astimezone(UTC).isoformat()}  {_dst_note(cron, moment)}".rstrip()
+        for moment in cron.occurrences(after, timezone, count)
+    ]
 
 
 def _aligned(table: list[tuple[str, ...]]) -> str:
@@ -80,111 +98,100 @@ def _aligned(table: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
 
 
-def _row(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime, count: int) -> Row:
-    options = job.options
-    values = {name: dict(zip(("value", "from"), pair, strict=True)) for name, *pair in _values(job, settings)}
-    if job.schedule is None:
-        return Row(
-            job.key,
-            options.cron or "-",
-            None,
-            enabled=False,
-            next_runs=[],
-            values=values,
-            clock_changes=[],
-            warnings=[],
-        )
-    trigger = job.schedule.trigger
-    runs = _next(trigger, now, count)
-    zone = getattr(trigger, "timezone", None)
-    changes = list(_clock_changes(CronExpression(options.cron), zone, now)) if options.cron and zone else []
+def _row(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime, known: _Changes) -> Row:
+    trigger = job.schedule.trigger if job.schedule else None
+    expression: Expression | None = getattr(trigger, "expression", None)
+    zone: tzinfo | None = getattr(trigger, "timezone", None)
+    runs = _next_runs(trigger, now) if trigger else []
     return Row(
-        job.key,
-        options.cron or str(trigger),
-        None if zone is None else str(zone),
-        enabled=True,
+        key=job.key,
+        cron=job.options.cron or str(trigger or "-"),
+        timezone=None if zone is None else str(zone),
+        enabled=trigger is not None,
         next_runs=[moment.isoformat(timespec="seconds") for moment in runs],
-        values=values,
-        clock_changes=changes,
-        warnings=list(_warnings(job, runs)),
+        values={name: {"value": value, "from": place} for name, value, place in _values(job, settings)},
+        clock_changes=list(_clock_changes(expression, zone, now, known)) if expression and zone else [],
+        warnings=["no fire time is left before its end_date"] if trigger and not runs else [],
     )
 
 
-def _next(trigger: Any, now: datetime, count: int) -> list[datetime]:
-    """The next fire times; those of a cron text without their jitter."""
-    following = getattr(trigger, "following", None)
-    found: list[datetime] = []
-    previous = None
-    while len(found) < count:
-        after = previous or now
-        moment = following(after) if following else trigger.get_next_fire_time(previous, after)
-        if moment is None:
-            break
-        found.append(moment)
-        previous = moment
-    return found
-
-
 def _values(job: RegisteredJob, settings: BackgroundJobsSettings) -> Iterator[tuple[str, str, str]]:
-    """Each option that somebody has set: its name, its value, and where it was given."""
+    """Yield each option that was set: its name, its value, and where it was set.
+
+    The settings are asked only for the places of what they set: with many jobs, a search in vain takes long.
+    """
     entry = settings.job(job.key)
+    overrides = {} if entry is None else entry.overrides()
+    defaults = settings.job_defaults.model_dump(exclude_unset=True)
     if entry is not None and entry.job is not None:
         yield "job", entry.job, settings.place("jobs", job.key, "job") or "settings"
     for name in type(job.options).model_fields:
         if name not in job.options.model_fields_set or name in ("key", "kwargs"):
             continue
-        value = getattr(job.options, name)
-        by_default = getattr(settings.job_defaults, name, None) == value  # else code has the last word
-        defaults = settings.place("job_defaults", name) if by_default else None
-        yield name, str(value), settings.place("jobs", job.key, name) or defaults or "code"
+        value, place = getattr(job.options, name), None
+        if name in overrides:
+            place = settings.place("jobs", job.key, name)
+        elif (name, value) in defaults.items():  # else code has another value, which has won
+            place = settings.place("job_defaults", name)
+        yield name, str(value), place or "code"
     if job.options.timezone is None and job.schedule is not None:
-        yield "timezone", str(getattr(job.schedule.trigger, "timezone", "-")), settings.place("timezone") or "default"
+        place = settings.place("timezone") if settings.timezone else None
+        yield "timezone", str(getattr(job.schedule.trigger, "timezone", "-")), place or "default"
     for name in job.options.kwargs:
-        yield f"kwargs.{name}", "(not shown)", settings.place("jobs", job.key, "kwargs", name) or "code"
+        place = settings.place("jobs", job.key, "kwargs", name) if "kwargs" in overrides else None
+        yield f"kwargs.{name}", "(not shown)", place or "code"
 
 
-def _clock_changes(cron: CronExpression, zone: tzinfo, now: datetime) -> Iterator[dict[str, str]]:
-    """The first run of each day on which the clock moves or doubles runs."""
-    hours = [now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + n * DAY for n in range(YEAR.days + 1)]
-    for before, after in pairwise(hours):
-        change = _offset(after, zone) - _offset(before, zone)
-        if not change:
-            continue
-        width = abs(change)
-        moment = _change(before, after, zone) - width - timedelta(seconds=1)
-        for _ in range(MOST):
-            found = cron.occurrences(moment, zone, 1)
-            if not found or found[0].astimezone(UTC) > moment.astimezone(UTC) + 3 * width:
-                break
-            moment = found[0]
-            if note := dst_note(cron, moment):
-                yield {"at": moment.isoformat(timespec="seconds"), "note": note}
-                break
+# -- fire times ------------------------------------------------------------------------------------------------------
+
+
+def _next_runs(trigger: Any, now: datetime) -> list[datetime]:
+    """Return the next fire times without jitter, so that each call returns the same ones."""
+    if getattr(trigger, "jitter", None):
+        trigger = copy(trigger)
+        trigger.jitter = None
+    found: list[datetime] = []
+    moment: datetime | None = None
+    while len(found) < _NEXT and (moment := trigger.get_next_fire_time(moment, moment or now)):
+        found.append(moment)
+    return found
+
+
+def _clock_changes(cron: Expression, zone: tzinfo, now: datetime, known: _Changes) -> Iterator[dict[str, str]]:
+    """Yield the first run that each clock change within a year moves or repeats."""
+    if id(zone) not in known:
+        known[id(zone)] = _changes(zone, now)
+    for change in known[id(zone)]:
+        # A clock that goes forward moves runs to the very moment of the change. One that goes back repeats what it
+        # showed just before the change, and the first passage has the first run.
+        repeated = max(_offset(change - _MINUTE, zone) - _offset(change, zone), timedelta(0))
+        first = next(iter(cron.occurrences(change - repeated - _SECOND, zone, 1)), None)
+        if first and first.astimezone(UTC) <= change and (note := _dst_note(cron, first)):
+            yield {"at": first.isoformat(timespec="seconds"), "note": note}
+
+
+def _changes(zone: tzinfo, now: datetime) -> list[datetime]:
+    """Return the minutes (UTC) within a year at which a time zone changes its offset."""
+    begin = now.astimezone(UTC).replace(second=0, microsecond=0)
+    days = [begin + n * _DAY for n in range(_YEAR + 1)]
+    days = [day for day, next_day in pairwise(days) if _offset(day, zone) != _offset(next_day, zone)]
+    minutes = [day + n * _MINUTE for day in days for n in range(24 * 60 + 1)]
+    return [minute for before, minute in pairwise(minutes) if _offset(before, zone) != _offset(minute, zone)]
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta:
     return moment.astimezone(zone).utcoffset() or timedelta(0)
 
 
-def _change(before: datetime, after: datetime, zone: tzinfo) -> datetime:
-    """The minute at which the offset changes between two moments."""
-    while after - before > timedelta(minutes=1):
-        middle = before + (after - before) / 2
-        if _offset(middle, zone) == _offset(before, zone):
-            before = middle
-        else:
-            after = middle
-    return after.replace(second=0, microsecond=0)
-
-
-def _warnings(job: RegisteredJob, runs: list[datetime]) -> Iterator[str]:
-    moments = [moment.astimezone(UTC) for moment in runs]  # two times of one zone are compared without their offsets
-    gap = min((later - earlier for earlier, later in pairwise(moments)), default=None)
-    timeout = job.options.timeout
-    if gap is not None and timeout is not None and job.options.max_instances == 1 and timeout > gap.total_seconds():
-        yield (
-            f"a run may take {timeout:g} s (timeout), but the next is due after {gap.total_seconds():g} s, and is "
-            "skipped while one is going"
-        )
-    if not runs:
-        yield "no fire time is left before its end_date"
+def _dst_note(cron: Expression, moment: datetime) -> str:
+    """Say what a clock change does to a fire time of an expression; empty where it does nothing."""
+    wall = moment.replace(tzinfo=None, fold=0)
+    if cron.calendar.next_wall(wall) != wall:
+        before = (moment.astimezone(UTC) - _SECOND).astimezone(moment.tzinfo)
+        skipped = cron.calendar.next_wall(before.replace(tzinfo=None, fold=0) + _SECOND)
+        return f"moved from {skipped:%Y-%m-%dT%H:%M:%S}, which the clock jumps over"
+    if moment.utcoffset() == moment.replace(fold=1 - moment.fold).utcoffset():
+        return ""
+    if cron.fields.interval:
+        return f"the clock shows this time twice: passage {moment.fold + 1}, fires in both"
+    return "the clock shows this time twice: fires in the first passage only"

@@ -1,4 +1,4 @@
-"""What a job is: a class with `action_to_do`, or a function; and the check that what was given can be run as one."""
+"""Defines what a job is, a class with `action_to_do` or a function, and checks that a given one can run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from ._errors import InvalidJobError, did_you_mean, nearest
 
@@ -18,8 +17,12 @@ TOKEN = "cancellation_token"
 
 Parameters = Mapping[str, inspect.Parameter]
 
-#: The parameters of methods that were looked at; a thousand jobs may be of one class.
-_methods: WeakKeyDictionary[FunctionType, Parameters | None] = WeakKeyDictionary()
+
+def _anything(*args: object, **kwargs: object) -> None: ...
+
+
+#: The parameters of a builtin that does not tell them: any call may be right.
+_UNKNOWN: Parameters = inspect.signature(_anything).parameters
 
 
 class BackgroundJob(Protocol):
@@ -65,53 +68,48 @@ class Target:
         job_type: The class that a resolver is asked for; ``None`` for functions and for partials of a class.
         is_coroutine: Whether the action is an ``async def``.
         takes_token: Whether the action has a parameter ``cancellation_token``.
-        parameters: Those of the action by name; none for a builtin that does not tell them.
+        parameters: The parameters of the action, by name.
         globals: The names that the annotations of the parameters may use.
     """
 
-    __slots__ = (
-        "_factory",
-        "_function",
-        "_on_exception",
-        "_parameters",
-        "globals",
-        "is_coroutine",
-        "job_type",
-        "name",
-        "parameters",
-        "takes_token",
-    )
-
     def __init__(self, job: Job, on_exception: ExceptionHandler | None = None) -> None:
-        base = job.func if isinstance(job, functools.partial) else job
-        self._factory: Callable[[], Any] | None = None
-        self._function: Callable[..., object] | None = None
-        self._on_exception = on_exception
-        if inspect.isclass(base):
-            self._factory = job
-            action = _class_action(base, on_exception)
-        elif inspect.isroutine(base):
-            self._function = action = job
-            if on_exception is not None:
-                _require_handler(on_exception, _parameters(on_exception), "on_exception")
-        else:
+        base: Any = job.func if isinstance(job, functools.partial) else job
+        is_class = inspect.isclass(base)
+        if not (is_class or inspect.isroutine(base)):
             raise InvalidJobError(_no_job(job))
-        _refuse_generator(action, getattr(base, "__qualname__", repr(base)))
+        action = _class_action(base, on_exception) if is_class else job
+        if not is_class and on_exception is not None:
+            _require_handler(on_exception, _parameters(on_exception), "on_exception")
+        _refuse_generator(action, base.__qualname__)
+        self._factory: Callable[[], Any] | None = job if is_class else None
+        self._function: Callable[..., object] = job
+        self._on_exception = on_exception
         self.job_type: type[Any] | None = job if inspect.isclass(job) else None
         self.name: str | None = None if base.__name__ == "<lambda>" else base.__name__
         self.is_coroutine = inspect.iscoroutinefunction(action)
-        self._parameters = _parameters(action) if self._function else _parameters_of_method(base, "action_to_do")
-        self.parameters: Parameters = self._parameters or {}
+        self.parameters = _parameters_of_method(base, "action_to_do") if is_class else _parameters(job)
         self.globals: dict[str, Any] = getattr(_innermost(action), "__globals__", {})
         self.takes_token = TOKEN in self.parameters
 
     def check_kwargs(self, kwargs: Mapping[str, object], key: str) -> None:
         """Raise `InvalidJobError` unless `kwargs` and the token fill the action's parameters."""
-        what = "action_to_do" if self._factory else "the function"
-        _check_call(self._parameters, kwargs, f"job {key!r}: {what}", key)
+        what = f"job {key!r}: {'action_to_do' if self._factory else 'the function'}"
+        if TOKEN in kwargs:
+            raise InvalidJobError(f"{what} gets its {TOKEN} from bgjobs; take it out of kwargs", key)
+        missing = _unfilled(self.parameters, {*kwargs, TOKEN})
+        if missing:
+            example = ", ".join(f"{name!r}: ..." for name in missing)
+            raise InvalidJobError(
+                f"{what} has required parameters that nothing fills: {_listed(missing)}; give kwargs={{{example}}}", key
+            )
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
+        unknown = [name for name in kwargs if name not in self.parameters]
+        if unknown and not takes_any:
+            hint = did_you_mean(unknown[0], self.parameters)
+            raise InvalidJobError(f"{what} has no parameter {unknown[0]!r} that kwargs could fill{hint}", key)
 
     def check_constructor(self, key: str) -> None:
-        """Raise `InvalidJobError` unless a plain call, as made without a resolver, can construct the instance."""
+        """Raise `InvalidJobError` unless a call without arguments, as happens without a resolver, can construct it."""
         if self._factory is None:
             return
         if inspect.isabstract(self._factory) or getattr(self._factory, "_is_protocol", False):
@@ -125,22 +123,33 @@ class Target:
             )
 
     def construct(self) -> object:
-        """A fresh instance for one run, without a resolver; ``None`` for a function."""
+        """Return a fresh instance for one run, without a resolver; ``None`` for a function."""
         return None if self._factory is None else self._factory()
 
     def action(self, instance: Any) -> Callable[..., object]:
-        """What a run calls."""
-        if self._function is not None:
-            return self._function
-        return instance.action_to_do  # type: ignore[no-any-return]
+        """Return what a run calls."""
+        return self._function if self._factory is None else instance.action_to_do
 
     def handler(self, instance: Any) -> ExceptionHandler | None:
-        """What a failed run calls, if anything: a class's own method on its very instance."""
-        return self._on_exception if self._function is not None else getattr(instance, "on_exception", None)
+        """Return what a failed run calls, if anything: for a class, the method of this very instance."""
+        return self._on_exception if self._factory is None else getattr(instance, "on_exception", None)
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _no_job(job: object) -> str:
+    name = type(job).__name__
+    if hasattr(job, "action_to_do"):
+        return (
+            f"an instance of {name} is no job, since every run gets a fresh one; give the class {name}, or "
+            f"functools.partial({name}, ...) with its constructor arguments"
+        )
+    return f"{job!r} is no job; give a class with action_to_do, a function, or a functools.partial of either"
 
 
 def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., object]:
-    """The action of a job class, after a look at what the class must and must not have."""
+    """Return the action of a job class, after checking what the class must and must not have."""
     name = job_type.__name__
     action = getattr(job_type, "action_to_do", None)
     if not callable(action) or action is BackgroundJob.action_to_do:
@@ -155,15 +164,14 @@ def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., ob
     return action  # type: ignore[no-any-return]
 
 
-def _require_handler(handler: Any, parameters: Parameters | None, what: str) -> None:
+def _require_handler(handler: Any, parameters: Parameters, what: str) -> None:
     if not callable(handler):
         raise InvalidJobError(f"{what} must be a function that takes the exception, not {handler!r}")
     _refuse_generator(handler, what)
-    if parameters is not None:
-        try:
-            inspect.Signature([*parameters.values()]).bind(Exception())
-        except TypeError as exc:
-            raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
+    try:
+        inspect.Signature([*parameters.values()]).bind(Exception())
+    except TypeError as exc:
+        raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
 
 
 def _refuse_generator(action: Callable[..., object], what: str) -> None:
@@ -171,84 +179,52 @@ def _refuse_generator(action: Callable[..., object], what: str) -> None:
         raise InvalidJobError(f"{what} contains a yield, so that calling it runs nothing; a job returns")
 
 
-def _no_job(job: object) -> str:
-    name = type(job).__name__
-    if isinstance(job, str):
-        return f"{job!r} is no job; give the class or function itself, or name it in the settings (job = {job!r})"
-    if inspect.iscoroutine(job):
-        job.close()
-        return f"a coroutine is no job; give the function {job.__name__} itself, without calling it"
-    if hasattr(job, "action_to_do"):
-        return (
-            f"an instance of {name} is no job, since every run gets a fresh one; give the class {name}, or "
-            f"functools.partial({name}, ...) with its constructor arguments"
-        )
-    return f"{job!r} is no job; give a class with action_to_do, a function, or a functools.partial of either"
+# -- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _parameters(func: Any) -> Parameters | None:
-    """The parameters of a callable; ``None`` for a builtin that does not tell them, and for what is not callable."""
+def _parameters(func: Any) -> Parameters:
     try:
         return inspect.signature(func).parameters
     except (ValueError, TypeError):
-        return None
+        return _UNKNOWN
 
 
-def _innermost(func: Any) -> Any:
-    """The function that a partial or a decorated function calls in the end."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    return inspect.unwrap(func)
-
-
-def _parameters_of_method(job_type: Any, name: str) -> Parameters | None:
-    """The parameters of a method as they are on an instance: those of a plain function without its ``self``."""
+def _parameters_of_method(job_type: Any, name: str) -> Parameters:
+    """Return the parameters of a method as a call on an instance sees them, without ``self``."""
     raw = inspect.getattr_static(job_type, name)
-    if isinstance(raw, (staticmethod, classmethod)):
-        return _parameters(getattr(job_type, name))
-    if inspect.isfunction(raw) and raw in _methods:
-        return _methods[raw]
-    parameters = _parameters(raw)
-    parameters = parameters and dict([*parameters.items()][1:])
     if inspect.isfunction(raw):
-        _methods[raw] = parameters
-    return parameters
+        return _without_self(raw)
+    return _parameters(raw.__get__(job_type, job_type) if hasattr(raw, "__get__") else raw)
 
 
-def _parameters_of_constructor(factory: Callable[[], Any]) -> Parameters | None:
-    """The parameters that a class or a partial of one still needs; looking at ``object``'s own would be slow."""
-    plain = (
-        getattr(factory, "__init__", None) is object.__init__ and getattr(factory, "__new__", None) is object.__new__
-    )
-    return {} if plain else _parameters(factory)
+# A thousand jobs may be of one class. The cache is small, since a method that it holds may keep its class alive.
+@functools.lru_cache(maxsize=64)
+def _without_self(method: FunctionType) -> Parameters:
+    return _parameters(MethodType(method, method))  # any object will do as the instance
 
 
-def _unfilled(parameters: Parameters | None, given: Collection[str]) -> list[str]:
+def _parameters_of_constructor(factory: Any) -> Parameters:
+    """Return the parameters of a class or a partial of one; looking at ``object``'s own would be slow."""
+    is_plain = factory.__init__ is object.__init__ and factory.__new__ is object.__new__
+    return {} if is_plain else _parameters(factory)
+
+
+def _unfilled(parameters: Parameters, given: Collection[str]) -> list[str]:
     return [
         p.name
-        for p in (parameters or {}).values()
+        for p in parameters.values()
         if p.default is p.empty
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         and (p.name not in given or p.kind is p.POSITIONAL_ONLY)
     ]
 
 
-def _check_call(parameters: Parameters | None, given: Collection[str], what: str, key: str) -> None:
-    if TOKEN in given:
-        raise InvalidJobError(f"{what} gets its {TOKEN} from bgjobs; take it out of kwargs", key)
-    missing = _unfilled(parameters, {*given, TOKEN})
-    if missing:
-        example = ", ".join(f"{name!r}: ..." for name in missing)
-        raise InvalidJobError(
-            f"{what} has required parameters that nothing fills: {_listed(missing)}; give kwargs={{{example}}}", key
-        )
-    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name in given:
-        if name not in parameters:
-            hint = did_you_mean(name, parameters)
-            raise InvalidJobError(f"{what} has no parameter {name!r} that kwargs could fill{hint}", key)
-
-
 def _listed(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def _innermost(func: Any) -> Any:
+    """Return the function that a partial or a decorated function calls in the end."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return inspect.unwrap(func)

@@ -16,7 +16,7 @@ from ._errors import DuplicateJobError, LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
-from ._registration import register_settings, registered
+from ._registration import registered, registered_by_settings
 from ._runs.status import Health, JobStatus
 from ._runs.threads import in_daemon_thread
 from ._signals import on_stop_signal
@@ -56,7 +56,8 @@ class BackgroundJobs:
             self._settings.refuse_configuration()
         self._lifecycle = Lifecycle(given, self._settings)
         self.resolver = resolver
-        register_settings(self._settings, self.add_background_job)
+        for job in registered_by_settings(self._settings, self._lifecycle.timezone):
+            self._lifecycle.add(job)
 
     @property
     def resolver(self) -> Resolver | None:

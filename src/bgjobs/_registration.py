@@ -1,10 +1,12 @@
-"""From what the user gave and what the settings say to one registered job, with every check that needs no scheduler."""
+"""Builds a registered job from code and settings together, with every check that needs no scheduler."""
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
+import re
+import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -21,27 +23,30 @@ if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
 
 
-def register_settings(settings: BackgroundJobsSettings, add: Callable[..., object]) -> None:
-    """Register the jobs that the settings name by reference.
+def registered_by_settings(settings: BackgroundJobsSettings, timezone: tzinfo) -> list[RegisteredJob]:
+    """Return the jobs that the settings name by reference, checked and ready to be added.
 
     Args:
         settings: The settings.
-        add: `BackgroundJobs.add_background_job`.
+        timezone: The time zone of jobs that name none.
 
     Raises:
-        BgjobsError: A job cannot be imported or registered; for several, one error that names all.
+        BgjobsError: A job cannot be imported or is wrong; for several, one error that names all.
     """
+    found: list[RegisteredJob] = []
     errors: list[BgjobsError] = []
     for key, entry in settings.jobs.items():
         if entry.job is not None:
             place = settings.place("jobs", key, "job") or f"job {key!r}"
             try:
-                add(load(entry.job, place), key=key)
+                job = load(entry.job, place)
+                found.append(registered(job, {"key": key}, on_exception=None, settings=settings, timezone=timezone))
             except InvalidJobError as exc:
                 errors.append(InvalidJobError(f"{place}: {exc}", key))
             except BgjobsError as exc:
                 errors.append(exc)
     raise_all(errors, "the jobs of the settings")
+    return found
 
 
 def registered(
@@ -52,7 +57,14 @@ def registered(
     settings: BackgroundJobsSettings,
     timezone: tzinfo,
 ) -> RegisteredJob:
-    """Inspect a job, merge its options with those of the settings (which win), and make its schedule.
+    """Inspect a job, merge its options with those of the settings (which win), and build its schedule.
+
+    Args:
+        job: The job class, function, or partial of either.
+        values: Its options as code gives them, by name.
+        on_exception: What a failed run of a function calls; ``None`` for nothing.
+        settings: The settings.
+        timezone: The time zone of jobs that name none.
 
     Raises:
         BgjobsError: Whatever is wrong with the job or its options.
@@ -60,7 +72,7 @@ def registered(
     target = Target(job, on_exception)
     key = values.get("key", target.name)
     if key is None:
-        raise InvalidJobError("a lambda has no name of its own; set key")
+        raise InvalidJobError("a lambda has no name; set key")
     where = f"job {key!r}"
     merged = _merged(target, {**values, "key": key}, settings)
     options = build(BackgroundJobOptions, merged, where)
@@ -69,72 +81,64 @@ def registered(
 
 
 def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSettings) -> dict[str, Any]:
-    """The options of a job: from the settings' table of the job, else from code, else the settings' defaults."""
+    """Merge the options of a job: the settings for this job win over code, code wins over the settings' defaults."""
     defaults = {name: getattr(settings.job_defaults, name) for name in settings.job_defaults.model_fields_set}
     entry = settings.job(str(values["key"]))
     overrides = {} if entry is None else entry.overrides()
     if overrides.get("cron") is not None:
-        values.pop("trigger", None)  # a schedule of the settings takes the place of that in code, of either kind
+        values.pop("trigger", None)  # the settings replace the schedule of code, of whichever kind
     merged = {**defaults, **values, **overrides}
     if "kwargs" in overrides:
-
-        def place(name: str) -> str:
-            return str(settings.place("jobs", values["key"], "kwargs", name))
-
-        merged["kwargs"] = {**values.get("kwargs", {}), **converted(target, overrides["kwargs"], place)}
+        given = converted(
+            target, overrides["kwargs"], lambda name: str(settings.place("jobs", values["key"], "kwargs", name))
+        )
+        merged["kwargs"] = {**values.get("kwargs", {}), **given}
     return merged
 
 
 def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
-    if options.trigger is not None:
-        if not is_trigger(options.trigger):
-            raise ConfigurationError(
-                f"{where}: trigger must be an APScheduler trigger, not {options.trigger!r}", "trigger"
-            )
-        return Schedule(options.trigger, following(options.trigger))
-    if options.cron is None:
-        raise ConfigurationError(
-            f"{where} has no schedule; give cron or trigger, or set its cron in the settings", "cron"
+    trigger = options.trigger
+    if trigger is None:
+        if options.cron is None:
+            message = f"{where} has no schedule; give cron or trigger, or set its cron in the settings"
+            raise ConfigurationError(message, "cron")
+        trigger = CronExpression(options.cron).trigger(
+            options.timezone or timezone,
+            start_date=options.start_date,
+            end_date=options.end_date,
+            jitter=options.jitter,
         )
-    trigger = CronExpression(options.cron).trigger(
-        options.timezone or timezone,
-        start_date=options.start_date,
-        end_date=options.end_date,
-        jitter=options.jitter,
-    )
+    elif not is_trigger(trigger):
+        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {trigger!r}", "trigger")
     return Schedule(trigger, following(trigger))
 
 
-# -- references ------------------------------------------------------------------------------------------------------
-
-
 def load(reference: str, place: str) -> Any:
-    """What ``"package.module:name"`` names.
+    """Import what a reference such as ``"package.module:name"`` names.
 
     Args:
         reference: The reference.
-        place: Where it was given, for the error.
+        place: Where it was set, for the error.
 
     Raises:
-        ConfigurationError: It cannot be imported, or is not there.
+        ConfigurationError: It cannot be imported, or there is no such name.
     """
-    module_name, _, name = reference.partition(":")
-    if not (module_name and name):
+    if reference.count(":") != 1 or not all(part.isidentifier() for part in re.split("[.:]", reference)):
         raise ConfigurationError(f"{place}: {reference!r} is not of the form 'package.module:name'", "job")
-    what = f"{place}: {reference!r} cannot be imported"
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f"{what}: there is no module {exc.name!r}", "job") from exc
+        return pkgutil.resolve_name(reference)
     except Exception as exc:  # whatever the module raises
-        frame = traceback.extract_tb(exc.__traceback__)[-1]
-        at = (
-            "" if isinstance(exc, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"
-        )  # which tells it itself
-        raise ConfigurationError(f"{what}: {type(exc).__name__}: {exc}{at}", "job") from exc
-    for part in name.split("."):
-        if not hasattr(found, part):
-            hint = did_you_mean(part, [known for known in dir(found) if not known.startswith("_")])
-            raise ConfigurationError(f"{what}: {module_name} has no {part!r}{hint}", "job")
-        found = getattr(found, part)
-    return found
+        why = _why_not_imported(exc, reference.partition(":")[0])
+        raise ConfigurationError(f"{place}: {reference!r} cannot be imported: {why}", "job") from exc
+
+
+def _why_not_imported(exc: Exception, module: str) -> str:
+    if isinstance(exc, ModuleNotFoundError):
+        return f"there is no module {exc.name!r}"
+    if isinstance(exc, AttributeError) and exc.name and module in sys.modules:  # only the name is missing
+        public = [name for name in dir(exc.obj) if not name.startswith("_")]
+        return f"{module} has no {exc.name!r}{did_you_mean(exc.name, public)}"
+    if isinstance(exc, SyntaxError):  # its message names the file and the line
+        return f"SyntaxError: {exc}"
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__}: {exc} ({frame.filename}, line {frame.lineno})"
