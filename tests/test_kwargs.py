@@ -1,4 +1,4 @@
-"""Arguments of actions from settings: names, types, and what is told of those that do not fit."""
+"""Arguments of actions from settings: names, types, and the errors about those that do not fit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def convert(job: Job, **kwargs: Any) -> dict[str, Any]:
 
 
 def mistakes(job: Job, **kwargs: Any) -> tuple[str, ...]:
-    """What is told of arguments that do not fit; none of it may hang on an error that holds values."""
+    """The mistakes in arguments that do not fit, from an error that is chained to none that holds the values."""
     with pytest.raises(ConfigurationError) as caught:
         convert(job, **kwargs)
     assert caught.value.__cause__ is None
@@ -143,7 +143,7 @@ def test_names_that_are_no_parameters() -> None:
 
     def action(retention_days: int, cancellation_token: CancellationToken) -> None: ...
 
-    told = "place of retention_day: the action has no parameter 'retention_day'; did you mean 'retention_days'?"
+    told = "place of retention_day: there is no such parameter; did you mean 'retention_days'?"
     assert mistakes(action, retention_day="5") == (told,)
 
 
@@ -176,7 +176,7 @@ def test_an_annotation_for_type_checkers_alone() -> None:
     def action(x: int, y: Elsewhere) -> None: ...
 
     assert convert(action, x="5") == {"x": 5}
-    with pytest.raises(ConfigurationError, match=r"^place of y: cannot be converted, since the annotation 'Elsewhere'"):
+    with pytest.raises(ConfigurationError, match=r"^place of y: the annotation 'Elsewhere' cannot be read"):
         convert(action, y="5")
 
 
@@ -184,29 +184,33 @@ def test_an_annotation_for_type_checkers_alone() -> None:
     ("annotation", "given", "told"),
     [
         (int, "s3cr3t", "Input should be a valid integer, unable to parse string as an integer"),
-        (list[str], "s3cr3t,b", 'Input should be a valid list; a list is given as JSON: ["a", "b"]'),
+        (list[str], "s3cr3t,b", 'a list is needed; in a variable as JSON: ["a", "b"]'),
         (list[int], '["s3cr3t"]', "0: Input should be a valid integer, unable to parse string as an integer"),
         (Mode, "s3cr3t", "Input should be 'fast' or 'slow'"),
-        (str, 5, "Input should be a valid string"),
-        (Server, {"port": "s3cr3t"}, "host: Field required; port: Input should be a valid integer, unable to parse"),
+        (str, 5, "a string is needed, in quotes"),
+        (Server, {"host": "h", "port": "s3cr3t"}, "port: Input should be a valid integer, unable to parse"),
         (Server, '{"port": 1}', "host: Field required"),
         (timedelta, "s3cr3t", "Input should be a valid timedelta, invalid character in hour"),
     ],
 )
 def test_values_that_do_not_fit(annotation: Any, given: Any, told: str) -> None:
-    """What is wrong is told, the value, which may be a password, is not."""
+    """The error says what is wrong, without the value, which may be a password."""
     (problem,) = mistakes(taking(annotation), x=given)
     assert problem.startswith(f"place of x: {told}")
     assert "s3cr3t" not in problem
 
 
 def test_all_mistakes_at_once() -> None:
-    """One error names each."""
+    """One error names each, those inside an argument too."""
 
-    def action(x: int, y: int, z: int) -> None: ...
+    def action(x: int, y: Server, z: int, e: Elsewhere) -> None: ...
 
-    assert [problem.split(":")[0] for problem in mistakes(action, x="a", y="b", z="5", q="")] == [
+    problems = mistakes(action, x="a", y={"port": "b"}, z="5", q="", e="")
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "place of e",
         "place of x",
+        "place of y",
         "place of y",
         "place of q",
     ]
+    assert problems[2] == "place of y: host: Field required"

@@ -16,15 +16,13 @@ from pathlib import Path
 from loguru import logger
 
 from ._check import as_json, as_text, rows
-from ._errors import BgjobsError, ConfigurationError, LifecycleError
+from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._preview import preview
 from ._registration import load
 from ._runs.status import SUCCEEDED
-from ._secrets import masked
-from ._settings.model import BackgroundJobsSettings
-from ._settings.schema import schema
+from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
 from ._zone import zone

@@ -16,7 +16,10 @@ attributes; the message names what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 
 class BgjobsError(Exception):
@@ -128,3 +131,26 @@ def raise_all(errors: Sequence[BgjobsError], what: str) -> None:
         raise ConfigurationError.of_many(problems, what)
     for error in errors:
         raise error
+
+
+#: What may be shown of a configuration: the kind of a job store or executor.
+SHOWN = ("type", "class")
+
+
+def masked(text: str, configuration: Any) -> str:
+    """Replace in a text all values of a configuration, each of which may be or hold a password."""
+    for secret in sorted(_secrets(configuration), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name not in SHOWN:
+                yield from _secrets(inner)
+    elif isinstance(value, str) and value:
+        yield value
+        with suppress(ValueError):  # it looks like a URL but is none
+            if password := urlsplit(value).password:
+                yield from (password, unquote(password))
