@@ -87,21 +87,18 @@ def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sour
         [Value(loc, f"argument {'.'.join(loc)}", value) for loc, value in _flat(arguments)],
         _variables(settings_cls, {name: (value, name) for name, value in os.environ.items()}, sources.problems),
     ]
-    names: list[str] = []
+    read_already: set[str] = set()
     for name, source in _SOURCES.items():
-        names.append(name)
         default = DEFAULT_ENV_FILE if name == "env_file" and DEFAULT_ENV_FILE.is_file() else None
         path = next((value for layer in layers for loc, _, value in layer if loc == (name,)), default)
-        layer = []
         try:
-            if path is not None:
-                layer = source(settings_cls, Path(path).expanduser(), sources.problems)
+            layers.append([] if path is None else source(settings_cls, Path(path).expanduser(), sources.problems))
         except ConfigurationError as exc:
             sources.problems.append(str(exc))
-        sources.problems += [
-            f"{value.place}: set this in a source of higher precedence" for value in layer if value.loc[0] in names
-        ]
-        layers.append(layer)
+            layers.append([])
+        read_already.add(name)
+        late = [place for loc, place, _ in layers[-1] if loc[0] in read_already]
+        sources.problems += [f"{place}: set this in a source of higher precedence" for place in late]
     _merge(layers, sources)
     return sources
 
@@ -248,28 +245,23 @@ def _is_free(loc: Loc) -> bool:
 
 
 def _merge(layers: Sequence[Sequence[Value]], sources: Sources) -> None:
-    """Merge layers, the highest first, so that a higher one replaces single values of a lower one."""
-    merged: dict[Loc, Value] = {}
-    tables: set[Loc] = set()
-    for value in (value for layer in reversed(layers) for value in layer):
-        loc = _folded(value.loc)
-        around = [loc[:end] for end in range(1, len(loc))]
-        if loc in tables:
-            if value.value == {}:
-                continue
-            for inside in [known for known in merged if known[: len(loc)] == loc]:
-                del merged[inside]
-        for table in around:
-            merged.pop(table, None)
-        tables.update(around)
-        merged[loc] = value
-    sources.places = {loc: value.place for loc, value in merged.items()}
+    """Merge layers, given from highest to lowest: a value of a higher layer replaces that of a lower one."""
     names = _names(layers, sources.problems)
-    for loc, value in merged.items():
+    places: dict[Loc, str] = {}
+    for loc, place, value in (value for layer in reversed(layers) for value in layer):
+        folded = _folded(loc)
+        shown = [names[folded[:end]] for end in range(1, len(loc) + 1)]
+        is_table = isinstance(value, Mapping)
         into = sources.data
-        for end in range(1, len(loc)):
-            into = into.setdefault(names[loc[:end]], {})
-        into[names[loc]] = value.value
+        for name in shown if is_table else shown[:-1]:
+            if not isinstance(into.get(name), dict):
+                into[name] = {}
+            into = into[name]
+        if not is_table:
+            into[shown[-1]] = value
+        places[folded] = place
+    found = (_folded(loc) for loc, _ in _flat(sources.data))
+    sources.places = {loc: places[loc] for loc in found}  # without those of values that were replaced
 
 
 def _names(layers: Sequence[Sequence[Value]], problems: list[str]) -> dict[Loc, str]:
