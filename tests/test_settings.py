@@ -201,7 +201,6 @@ class TestPrecedence:
         assert settings.place("jobs", "a", "kwargs", "x", "y") is None
         assert settings.place("jobs", "a", "kwargs", "z") == "BGJOBS__JOBS__A__KWARGS__Z__Y"
 
-
     def test_an_empty_table_replaces_nothing(self) -> None:
         """It says that there is a table, as in a file that only names a job."""
         text = "[jobs.a]\ntimeout = 3\n[jobs.b]\n"

@@ -1,17 +1,17 @@
-"""Every error that bgjobs raises, in one tree.
+"""Every error that bgjobs raises, in one tree; with suggestions for misspelled names, and without passwords.
 
     BgjobsError
-     ├─ CronFormatError      (ValueError)    a cron text that cannot be read
-     ├─ NeverFiresError      (ValueError)    a cron text that no date can match
+     ├─ CronFormatError      (ValueError)    a cron expression that cannot be parsed
+     ├─ NeverFiresError      (ValueError)    a cron expression that no date can match
      ├─ ConfigurationError   (ValueError)    an option, a setting or a settings file that is wrong
-     ├─ InvalidJobError      (TypeError)     what was given as a job cannot be run as one
+     ├─ InvalidJobError      (TypeError)     a job that cannot be run
      ├─ DuplicateJobError    (ValueError)    a second job under one key
      ├─ UnknownJobError      (LookupError)   no job under that key
-     ├─ ResolverError        (TypeError)     a resolver that gives no context manager
+     ├─ ResolverError        (TypeError)     a resolver that returns no context manager
      └─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
 
-Each leaf is also the builtin error that it is, so that callers who do not know bgjobs catch it too. The data stands in
-attributes; the message names what is wrong, where, and what would be right.
+Each leaf is also a builtin error, so that callers who do not know bgjobs catch it too. Its data is in attributes; its
+message says what is wrong, where, and what would be right.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class BgjobsError(Exception):
 
 
 class CronFormatError(BgjobsError, ValueError):
-    """A cron text that does not follow the six-field grammar.
+    """A cron expression that does not follow the six-field grammar.
 
     Attributes:
-        expression: The whole text.
-        field: The name of the field that is wrong (``"hour"``), or ``None`` where it is not one field's fault.
+        expression: The whole expression.
+        field: The name of the field that is wrong (``"hour"``), or ``None`` where the mistake is in no single field.
         piece: The part of the field that is wrong, or ``None``.
     """
 
@@ -43,10 +43,10 @@ class CronFormatError(BgjobsError, ValueError):
 
 
 class NeverFiresError(BgjobsError, ValueError):
-    """A well-formed cron text that no date can ever match, such as 30 February.
+    """A well-formed cron expression that no date can ever match, such as 30 February.
 
     Attributes:
-        expression: The whole text.
+        expression: The whole expression.
     """
 
     def __init__(self, message: str, expression: str = "") -> None:
@@ -55,11 +55,11 @@ class NeverFiresError(BgjobsError, ValueError):
 
 
 class ConfigurationError(BgjobsError, ValueError):
-    """An option, a setting, a settings file, or a name in one of them that is wrong.
+    """A wrong option, setting or settings file.
 
     Attributes:
         field: The name of the option or setting, or ``None`` where the mistake is in no single one.
-        problems: Every mistake, with its place; several where the message has several lines.
+        problems: Every mistake with its place; more than one where the message has several lines.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -90,7 +90,7 @@ class _KeyedError(BgjobsError):
 
 
 class InvalidJobError(_KeyedError, TypeError):
-    """What was given as a job, as its action or as its error handler cannot be run as one."""
+    """A job, its action or its error handler is of a kind that cannot be run."""
 
 
 class DuplicateJobError(_KeyedError, ValueError):
@@ -102,7 +102,7 @@ class UnknownJobError(_KeyedError, LookupError):
 
 
 class ResolverError(_KeyedError, TypeError):
-    """The resolver gave something that is not a context manager."""
+    """The resolver returned something that is not a context manager."""
 
 
 class LifecycleError(BgjobsError, RuntimeError):
@@ -110,8 +110,8 @@ class LifecycleError(BgjobsError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
-    """The nearest of the known names, in whatever case; ``None`` where none is near."""
-    import difflib  # only here: it takes its time, and nobody needs it where all is well
+    """Return the most similar of the known names, whatever its case; ``None`` where none is similar."""
+    import difflib  # only here: importing it takes time that only a mistake needs
 
     folded = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(name.casefold(), [*folded], 1, least)
@@ -119,7 +119,7 @@ def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+    """Return a suggestion for the end of a message: the most similar of the known names, or nothing."""
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
 

@@ -65,7 +65,7 @@ class BackgroundJobOptions(JobDefaults):
     """How and when one job runs; the counterpart of .NET's ``BackgroundJobOptions`` with APScheduler's own names.
 
     Every option is also a keyword of `BackgroundJobs.add_background_job`, and a setting in the job's table of a
-    settings file or the environment. ``BackgroundJobOptions.model_fields`` has the description of each.
+    settings file or the environment. Each has a description in ``BackgroundJobOptions.model_fields``.
     """
 
     cron: str | None = Field(
@@ -119,7 +119,7 @@ class BackgroundJobOptions(JobDefaults):
 
     @property
     def is_on(self) -> bool:
-        """Whether the job is to be scheduled at all."""
+        """Whether the job is scheduled at all."""
         return self.enabled and self.cron != OFF
 
 

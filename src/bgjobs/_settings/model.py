@@ -31,7 +31,7 @@ def _reference(text: str) -> str:
 
 #: What APScheduler's ``configure`` takes for job stores and executors, by alias.
 Tables = dict[str, dict[str, Any]]
-#: A class, function or object by its place: ``"package.module:Name"``.
+#: A class, function or object by its module and name: ``"package.module:Name"``.
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
@@ -53,19 +53,19 @@ class JobSettings(BackgroundJobOptions):
             raise ConfigurationError(f"can be given in code only; {instead}")
 
     def overrides(self) -> dict[str, Any]:
-        """The options that were set, by name."""
+        """Return the options that were set, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set - {"job"} - _IN_CODE_ONLY}
 
 
 class BackgroundJobsSettings(BaseSettings):
     """Everything that the environment and a settings file can say about the jobs of one process.
 
-    Read once, at construction. The first of these that says something counts: the arguments given here, the environment
+    They are read once, at construction. From highest to lowest precedence: the arguments given here, the environment
     (``BGJOBS__JOBS__DATA_SYNC__CRON``), the env file, the secrets directory, the settings file, the arguments of
     ``add_background_job``, the defaults.
 
     Raises:
-        ConfigurationError: Something in them is wrong; the message names every mistake with its place.
+        ConfigurationError: Settings are wrong; the message names every mistake with its place.
     """
 
     model_config = SettingsConfigDict(
@@ -118,7 +118,7 @@ class BackgroundJobsSettings(BaseSettings):
         sources = read(type(self), values)
         problems = sources.problems
         try:
-            # Past BaseSettings, whose part is done: with PYDANTIC_SETTINGS_DEBUG it would log all values.
+            # Not BaseSettings.__init__: it would read the sources again, and log all values if it is asked to debug.
             BaseModel.__init__(self, **sources.data)
         except ValidationError as exc:
             problems += mistakes(exc, "setting", sources.nearest_place, _known)
@@ -128,41 +128,41 @@ class BackgroundJobsSettings(BaseSettings):
 
     @classmethod
     def defaults(cls) -> Self:
-        """Settings that nobody has set: reads neither environment nor file."""
+        """Return the defaults alone; reads neither the environment nor any file."""
         return cls.model_construct()
 
     def job(self, key: str) -> JobSettings | None:
-        """What the settings say of the job with this key, in whatever spelling; ``None`` for nothing."""
+        """Return the settings of the job with this key, in any spelling; ``None`` where it has none."""
         if key in self.jobs:
             return self.jobs[key]
         return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
 
     def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
-        """An error for each job that is none of these, which are registered."""
+        """Return an error for each job in the settings that is not among these keys, which are registered."""
         known = {fold(key) for key in keys}
         return [
             ConfigurationError(
-                f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, keys)}; register it "
-                "in code, or say where it is: job = 'package.module:Name'",
+                f"the settings have a job {key!r}, which is not registered{did_you_mean(key, keys)}; register it in "
+                "code, or give its class or function: job = 'package.module:Name'",
                 "jobs",
             )
             for key in self.jobs
             if fold(key) not in known
         ]
 
-    def place(self, *way: str) -> str | None:
-        """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.
+    def place(self, *loc: str) -> str | None:
+        """Return where a setting was given: a variable, or a file and the path in it; ``None`` where it was not.
 
         Args:
-            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling. For a table,
-                the place of the first value in it is returned.
+            loc: The path to it, such as ``"jobs", "data-sync", "cron"``, with the key of a job in any spelling. For a
+                table, the place of the first value in it is returned.
         """
-        return self._sources.place(way)
+        return self._sources.place(loc)
 
     def refuse_configuration(self) -> None:
-        """Raise `ConfigurationError` where these settings configure a scheduler, which the code gives configured."""
+        """Raise `ConfigurationError` if these settings configure the scheduler: the code gives a configured one."""
         problems = [
-            f"{self._sources.place((name,))}: the code gives a scheduler, which is configured there"
+            f"{self._sources.place((name,))}: the code gives a scheduler, so configure it there"
             for name in ("scheduler", "jobstores", "executors")
             if getattr(self, name)
         ]
@@ -170,14 +170,14 @@ class BackgroundJobsSettings(BaseSettings):
             raise ConfigurationError.of_many(problems, "the settings")
 
     def configuration(self) -> dict[str, Any]:
-        """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
+        """Return the arguments for APScheduler's ``configure``: a copy, because it takes them apart."""
         options = {"jobstores": self.jobstores, "executors": self.executors}
         defaults = self.job_defaults.model_dump(exclude_unset=True)
         return deepcopy({**{name: value for name, value in options.items() if value}, "job_defaults": defaults})
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the settings file, so that editors complete and check it."""
+    """Return the JSON Schema of the settings file, with which editors complete and check it."""
     found = BackgroundJobsSettings.model_json_schema()
     for name in ("config_file", "env_file", "secrets_dir"):
         del found["properties"][name]
