@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from bgjobs import CancellationToken, ConfigurationError
 from bgjobs._job import Job, Target
@@ -29,6 +30,11 @@ class Mode(Enum):
 class Server(BaseModel):
     host: str
     port: int = 80
+
+
+def refuse(value: str) -> str:
+    """What pydantic's own types do with values that they refuse."""
+    raise PydanticCustomError("value_error", "not a valid {what}", {"what": "address"})
 
 
 class Plain:
@@ -143,8 +149,8 @@ def test_names_that_are_no_parameters() -> None:
 
     def action(retention_days: int, cancellation_token: CancellationToken) -> None: ...
 
-    told = "place of retention_day: there is no such parameter; did you mean 'retention_days'?"
-    assert mistakes(action, retention_day="5") == (told,)
+    message = "place of retention_day: there is no such parameter; did you mean 'retention_days'?"
+    assert mistakes(action, retention_day="5") == (message,)
 
 
 def test_any_name_where_the_action_takes_any() -> None:
@@ -181,7 +187,7 @@ def test_an_annotation_for_type_checkers_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotation", "given", "told"),
+    ("annotation", "given", "message"),
     [
         (int, "s3cr3t", "Input should be a valid integer, unable to parse string as an integer"),
         (list[str], "s3cr3t,b", 'a list is needed; in a variable as JSON: ["a", "b"]'),
@@ -190,13 +196,14 @@ def test_an_annotation_for_type_checkers_alone() -> None:
         (str, 5, "a string is needed, in quotes"),
         (Server, {"host": "h", "port": "s3cr3t"}, "port: Input should be a valid integer, unable to parse"),
         (Server, '{"port": 1}', "host: Field required"),
+        (Annotated[str, AfterValidator(refuse)], "s3cr3t", "not a valid address"),
         (timedelta, "s3cr3t", "Input should be a valid timedelta, invalid character in hour"),
     ],
 )
-def test_values_that_do_not_fit(annotation: Any, given: Any, told: str) -> None:
+def test_values_that_do_not_fit(annotation: Any, given: Any, message: str) -> None:
     """The error says what is wrong, without the value, which may be a password."""
     (problem,) = mistakes(taking(annotation), x=given)
-    assert problem.startswith(f"place of x: {told}")
+    assert problem.startswith(f"place of x: {message}")
     assert "s3cr3t" not in problem
 
 

@@ -108,7 +108,7 @@ def test_the_defaults_are_those_of_the_original() -> None:
     ],
 )
 def test_bad_options_are_one_clear_error(options: dict[str, Any], error: type[BgjobsError], message: str) -> None:
-    """Each mistake is told at registration, by the error that it is."""
+    """Each mistake is reported at registration, by its own error."""
     with pytest.raises(error) as caught:
         cold().add_background_job(job, **options)
     assert message in str(caught.value)

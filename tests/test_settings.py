@@ -1,4 +1,4 @@
-"""What the sources of settings say, how they become one, and what is told of mistakes in them."""
+"""What each source of settings gives, how the sources are merged, and how mistakes in them are reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def file(name: str, text: str) -> Path:
 
 
 def mistakes(**values: Any) -> tuple[str, ...]:
-    """What is told of settings that are wrong; none of it may hang on an error that holds values."""
+    """The mistakes in wrong settings, from an error that is chained to none that holds values."""
     with pytest.raises(ConfigurationError) as caught:
         BackgroundJobsSettings(**values)
     assert caught.value.__cause__ is None
@@ -59,7 +59,7 @@ def mistakes(**values: Any) -> tuple[str, ...]:
 class TestSources:
     """Each source alone."""
 
-    def test_nothing_is_set_where_nobody_says_anything(self) -> None:
+    def test_without_any_source(self) -> None:
         """Without any source, settings equal the defaults."""
         assert BackgroundJobsSettings() == BackgroundJobsSettings.defaults()
 
@@ -79,17 +79,17 @@ class TestSources:
         assert settings.jobs["data_sync"].job == "a.b:C.d"
 
     def test_an_empty_variable_is_none(self, env: Any) -> None:
-        """An empty value says nothing, as compose files leave them."""
+        """An empty value is ignored, as compose files leave them."""
         env(SHUTDOWN_TIMEOUT="", JOBS__A__CRON="")
         assert BackgroundJobsSettings() == BackgroundJobsSettings.defaults()
 
     def test_null_in_a_variable(self, env: Any) -> None:
-        """The word null says None, against a value of the code."""
+        """The word null means None, even against a value of the code."""
         env(JOBS__A__TIMEOUT="null", JOBS__A__TRIGGER="null")
         assert BackgroundJobsSettings().jobs["a"].overrides() == {"timeout": None}
 
     def test_a_table_in_a_variable(self, env: Any) -> None:
-        """JSON says a whole table, in which keys have capitals and dashes."""
+        """JSON gives a whole table, in which keys may have capitals and dashes."""
         env(JOBS='{"Data-Sync": {"cron": "@daily"}}', JOBS__B='{"max_instances": 2}')
         settings = BackgroundJobsSettings()
         assert settings.jobs["Data-Sync"].cron == "@daily"
@@ -115,7 +115,7 @@ class TestSources:
         assert BackgroundJobsSettings(env_file=None).shutdown_timeout == 20
 
     def test_secrets_directory(self, env: Any) -> None:
-        """Each file named as a variable says its value; other files are left alone, whatever is in them."""
+        """Each file with the name of a variable holds its value; other files are left alone, whatever is in them."""
         file("secrets/BGJOBS__JOBS__A__KWARGS__TOKEN", f"{SECRET}\n")
         Path("secrets/other.bin").write_bytes(b"\xff")
         env(SECRETS_DIR="secrets")
@@ -131,12 +131,12 @@ class TestSources:
         ],
     )
     def test_settings_file(self, name: str, text: str) -> None:
-        """TOML, YAML and JSON say the same."""
+        """TOML, YAML and JSON give the same settings."""
         settings = BackgroundJobsSettings(config_file=file(name, text))
         assert settings.jobs["Data-Sync"].cron == "*/5 * * * * *"
         assert settings.place("jobs", "Data-Sync", "cron") == f"{name}: jobs.Data-Sync.cron"
 
-    def test_an_empty_yaml_file_says_nothing(self) -> None:
+    def test_an_empty_yaml_file(self) -> None:
         """It is no mistake."""
         assert BackgroundJobsSettings(config_file=file("a.yaml", "# nothing\n")).jobs == {}
 
@@ -166,7 +166,7 @@ class TestPrecedence:
 
     @pytest.mark.parametrize("highest", [0, 1, 2, 3, 4])
     def test_order(self, highest: int, env: Any) -> None:
-        """Arguments, environment, env file, secrets directory, settings file: the first that says something."""
+        """Arguments, environment, env file, secrets directory, settings file: the first that gives a value wins."""
         values: dict[str, Any] = {"config_file": file("a.toml", "shutdown_timeout = 4"), "secrets_dir": "secrets"}
         file("secrets/BGJOBS__SHUTDOWN_TIMEOUT" if highest <= 3 else "secrets/x", "3")
         if highest <= 2:
@@ -202,7 +202,7 @@ class TestPrecedence:
         assert settings.place("jobs", "a", "kwargs", "z") == "BGJOBS__JOBS__A__KWARGS__Z__Y"
 
     def test_an_empty_table_replaces_nothing(self) -> None:
-        """It says that there is a table, as in a file that only names a job."""
+        """It only adds a table that does not exist yet, as in a file that only names a job."""
         text = "[jobs.a]\ntimeout = 3\n[jobs.b]\n"
         settings = BackgroundJobsSettings(config_file=file("a.toml", text), jobs={"a": {}})
         assert settings.jobs["a"].overrides() == {"timeout": 3.0}
@@ -266,10 +266,10 @@ class TestKeys:
 
 
 class TestMistakes:
-    """What is told: the place, the problem, and what would be right."""
+    """Each is reported with its place, the problem, and what would be right."""
 
     @pytest.mark.parametrize(
-        ("name", "value", "told"),
+        ("name", "value", "message"),
         [
             ("TIMEZON", "UTC", "there is no such setting; did you mean 'timezone'?"),
             ("JOBS__A__CRONN", "x", "there is no such setting; did you mean 'cron'?"),
@@ -286,14 +286,14 @@ class TestMistakes:
             ("JOBS__A__TIMEZONE", "Europe/Rom", "there is no time zone 'Europe/Rom'; did you mean Europe/Rome"),
         ],
     )
-    def test_variables(self, name: str, value: str, told: str, env: Any) -> None:
+    def test_variables(self, name: str, value: str, message: str, env: Any) -> None:
         """One sentence about the variable."""
         env(**{name: value})
         (problem,) = mistakes()
-        assert problem.startswith(f"BGJOBS__{name}: {told}")
+        assert problem.startswith(f"BGJOBS__{name}: {message}")
 
     def test_env_file(self) -> None:
-        """A typo names the variable and the file; a line that is no assignment says nothing."""
+        """A typo names the variable and the file; a line that is no assignment is ignored."""
         path = file("x.env", "BGJOBS__LOG_RUNS\nA=1\nBGJOBS__TIMEZON=UTC\n")
         assert mistakes(env_file=path) == (
             "x.env: BGJOBS__TIMEZON: there is no such setting; did you mean 'timezone'?",
@@ -306,7 +306,7 @@ class TestMistakes:
         assert problem == "secrets/BGJOBS__TIMEZON: there is no such setting; did you mean 'timezone'?"
 
     @pytest.mark.parametrize(
-        ("values", "told"),
+        ("values", "message"),
         [
             ({"config_file": "no.toml"}, "no.toml: there is no such file"),
             ({"env_file": "no.env"}, "no.env: there is no such file"),
@@ -314,12 +314,12 @@ class TestMistakes:
             ({"config_file": "settings.ini"}, "settings.ini: a settings file ends in .toml, .yaml, .yml or .json"),
         ],
     )
-    def test_what_is_named_must_be_there(self, values: dict[str, str], told: str) -> None:
+    def test_what_is_named_must_be_there(self, values: dict[str, str], message: str) -> None:
         """A missing file is never passed over."""
-        assert mistakes(**values) == (told,)
+        assert mistakes(**values) == (message,)
 
     @pytest.mark.parametrize(
-        ("name", "text", "told"),
+        ("name", "text", "message"),
         [
             ("a.toml", "x = 1\ny = [\n", "not valid TOML: Invalid value (at end of document)"),
             ("a.toml", "cron = */5\n", "not valid TOML: Invalid value (at line 1, column 8)"),
@@ -331,10 +331,10 @@ class TestMistakes:
             ("a.yaml", "- 1", "not valid: a YAML file of settings is a table of names and values"),
         ],
     )
-    def test_broken_files(self, name: str, text: str, told: str) -> None:
+    def test_broken_files(self, name: str, text: str, message: str) -> None:
         """A file that cannot be read is named, with the line where there is one."""
         (problem,) = mistakes(config_file=file(name, text))
-        assert problem.startswith(f"{name}: {told}")
+        assert problem.startswith(f"{name}: {message}")
 
     def test_names_inside_arguments_may_be_anything(self) -> None:
         """In YAML numbers are keys of a dict that a job takes."""
@@ -399,8 +399,8 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"^BGJOBS__SHUTDOWN_TIMEOUT: Input should be greater[^\n]*$"):
             BackgroundJobsSettings()
 
-    def test_rules_about_several_options(self) -> None:
-        """They are told of the job."""
+    def test_a_job_that_is_no_table(self) -> None:
+        """A job that is no table is reported beside mistakes in other jobs."""
         (problem,) = mistakes(jobs={"a": {"cron": "@daily", "timeout": 0}, "b": 5})[1:]
         assert problem == (
             "argument jobs.b: a table is needed; in a variable as JSON, or with a variable for each name in it"
@@ -455,7 +455,7 @@ class TestSecrets:
     def test_the_debug_log_of_pydantic_settings(
         self, env: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It would print what every source says."""
+        """It would print the values of every source."""
         monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
         env(JOBS__A__KWARGS__TOKEN=SECRET)
         with caplog.at_level(logging.DEBUG):
@@ -510,7 +510,7 @@ class TestGivenSchedulers:
         ]
 
     def test_other_settings_are_welcome(self) -> None:
-        """What says nothing of the scheduler itself holds on any."""
+        """Settings that do not configure the scheduler itself apply to any."""
         settings = BackgroundJobsSettings(timezone="Europe/Rome", job_defaults={"coalesce": False})
         assert BackgroundJobs(BackgroundScheduler(), settings=settings).status() == []
 

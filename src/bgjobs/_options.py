@@ -189,7 +189,8 @@ def mistakes(
     found = []
     for error in exc.errors(include_url=False, include_input=False):
         loc = tuple(map(str, error["loc"]))
-        problem = str(error["ctx"]["error"] if error["type"] == "value_error" else error["msg"])
+        cause = error.get("ctx", {}).get("error")
+        problem = str(cause) if isinstance(cause, Exception) else error["msg"]
         if error["type"] == "extra_forbidden":
             problem = f"there is no such {what}{did_you_mean(loc[-1], known(loc))}"
         elif error["type"] in _NEEDED:
