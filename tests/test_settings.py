@@ -8,16 +8,16 @@ import sys
 import zoneinfo
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, BackgroundJobsSettings, ConfigurationError
-from bgjobs._settings.model import JobSettings
 
 JOBS = "BGJOBS__JOBS__"
+JobSettings = get_args(BackgroundJobsSettings.model_fields["jobs"].annotation)[1]
 SECRET = "s3cr3t"
 
 
@@ -450,7 +450,7 @@ class TestSecrets:
             executors={"default": {"token": SECRET}},
             jobs={"a": {"kwargs": {"token": SECRET}}},
         )
-        assert SECRET not in f"{settings!r} {settings} {settings.jobs['a']} {settings._sources}"
+        assert SECRET not in f"{settings!r} {settings} {settings.jobs['a']}"
 
     def test_the_debug_log_of_pydantic_settings(
         self, env: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
