@@ -34,15 +34,8 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
     given = {
         name if name in target.parameters else names.get(fold(name), name): value for name, value in kwargs.items()
     }
-    hints: dict[str, Any] = {}
-    problems = []
-    for name in [name for name in given if name in target.parameters]:
-        try:
-            hints[name] = Annotated[_hint(target, name), WrapValidator(_or_json)]
-        except Exception as exc:  # noqa: BLE001 - whatever an annotation raises; it may be there for type checkers only
-            annotation = target.parameters[name].annotation
-            problems.append(f"{place(name)}: the annotation {annotation!r} cannot be read at run time: {exc}")
-            hints[name] = Any
+    problems: list[str] = []
+    hints = {name: _hint(target, name, place, problems) for name in given if name in target.parameters}
     takes_any = not target.parameters or any(p.kind is p.VAR_KEYWORD for p in target.parameters.values())
     config = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
     arguments = with_config(config)(TypedDict("arguments", hints, total=False))  # type: ignore[operator]
@@ -60,10 +53,16 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
     return found
 
 
-def _hint(target: Target, name: str) -> Any:
+def _hint(target: Target, name: str, place: Callable[[str], str], problems: list[str]) -> Any:
+    """The type that converts one argument; any type, with a problem noted, where its annotation cannot be read."""
     annotation = target.parameters[name].annotation
     owner = SimpleNamespace(__annotations__={name: Any if annotation is inspect.Parameter.empty else annotation})
-    return get_type_hints(owner, target.globals, include_extras=True)[name]
+    try:
+        hint = get_type_hints(owner, target.globals, include_extras=True)[name]
+    except Exception as exc:  # noqa: BLE001 - whatever an annotation raises; it may be there for type checkers only
+        problems.append(f"{place(name)}: the annotation {annotation!r} cannot be read at run time: {exc}")
+        return Any
+    return Annotated[hint, WrapValidator(_or_json)]
 
 
 def _or_json(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
