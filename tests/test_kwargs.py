@@ -1,4 +1,4 @@
-"""Arguments of actions from settings: names, types, and what is told of those that do not fit."""
+"""Arguments of actions from settings: names, types, and the errors about those that do not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from bgjobs import CancellationToken, ConfigurationError
 from bgjobs._job import Job, Target
@@ -31,6 +32,11 @@ class Server(BaseModel):
     port: int = 80
 
 
+def refuse(value: str) -> str:
+    """What pydantic's own types do with values that they refuse."""
+    raise PydanticCustomError("value_error", "not a valid {what}", {"what": "address"})
+
+
 class Plain:
     pass
 
@@ -41,7 +47,7 @@ def convert(job: Job, **kwargs: Any) -> dict[str, Any]:
 
 
 def mistakes(job: Job, **kwargs: Any) -> tuple[str, ...]:
-    """What is told of arguments that do not fit; none of it may hang on an error that holds values."""
+    """The mistakes in arguments that do not fit, from an error that is chained to none that holds the values."""
     with pytest.raises(ConfigurationError) as caught:
         convert(job, **kwargs)
     assert caught.value.__cause__ is None
@@ -143,8 +149,8 @@ def test_names_that_are_no_parameters() -> None:
 
     def action(retention_days: int, cancellation_token: CancellationToken) -> None: ...
 
-    told = "place of retention_day: the action has no parameter 'retention_day'; did you mean 'retention_days'?"
-    assert mistakes(action, retention_day="5") == (told,)
+    message = "place of retention_day: there is no such parameter; did you mean 'retention_days'?"
+    assert mistakes(action, retention_day="5") == (message,)
 
 
 def test_any_name_where_the_action_takes_any() -> None:
@@ -176,37 +182,42 @@ def test_an_annotation_for_type_checkers_alone() -> None:
     def action(x: int, y: Elsewhere) -> None: ...
 
     assert convert(action, x="5") == {"x": 5}
-    with pytest.raises(ConfigurationError, match=r"^place of y: cannot be converted, since the annotation 'Elsewhere'"):
+    with pytest.raises(ConfigurationError, match=r"^place of y: the annotation 'Elsewhere' cannot be read"):
         convert(action, y="5")
 
 
 @pytest.mark.parametrize(
-    ("annotation", "given", "told"),
+    ("annotation", "given", "message"),
     [
         (int, "s3cr3t", "Input should be a valid integer, unable to parse string as an integer"),
-        (list[str], "s3cr3t,b", 'Input should be a valid list; a list is given as JSON: ["a", "b"]'),
+        (list[str], "s3cr3t,b", 'a list is needed; in a variable as JSON: ["a", "b"]'),
         (list[int], '["s3cr3t"]', "0: Input should be a valid integer, unable to parse string as an integer"),
         (Mode, "s3cr3t", "Input should be 'fast' or 'slow'"),
-        (str, 5, "Input should be a valid string"),
-        (Server, {"port": "s3cr3t"}, "host: Field required; port: Input should be a valid integer, unable to parse"),
+        (str, 5, "a string is needed, in quotes"),
+        (Server, {"host": "h", "port": "s3cr3t"}, "port: Input should be a valid integer, unable to parse"),
         (Server, '{"port": 1}', "host: Field required"),
+        (Annotated[str, AfterValidator(refuse)], "s3cr3t", "not a valid address"),
         (timedelta, "s3cr3t", "Input should be a valid timedelta, invalid character in hour"),
     ],
 )
-def test_values_that_do_not_fit(annotation: Any, given: Any, told: str) -> None:
-    """What is wrong is told, the value, which may be a password, is not."""
+def test_values_that_do_not_fit(annotation: Any, given: Any, message: str) -> None:
+    """The error says what is wrong, without the value, which may be a password."""
     (problem,) = mistakes(taking(annotation), x=given)
-    assert problem.startswith(f"place of x: {told}")
+    assert problem.startswith(f"place of x: {message}")
     assert "s3cr3t" not in problem
 
 
 def test_all_mistakes_at_once() -> None:
-    """One error names each."""
+    """One error names each, those inside an argument too."""
 
-    def action(x: int, y: int, z: int) -> None: ...
+    def action(x: int, y: Server, z: int, e: Elsewhere) -> None: ...
 
-    assert [problem.split(":")[0] for problem in mistakes(action, x="a", y="b", z="5", q="")] == [
+    problems = mistakes(action, x="a", y={"port": "b"}, z="5", q="", e="")
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "place of e",
         "place of x",
+        "place of y",
         "place of y",
         "place of q",
     ]
+    assert problems[2] == "place of y: host: Field required"

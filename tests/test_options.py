@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from bgjobs import (
@@ -66,29 +67,31 @@ def test_the_defaults_are_those_of_the_original() -> None:
         pytest.param(
             {"cron": NIGHTLY, "run_imediately": True},
             ConfigurationError,
-            "job 'job': unknown option 'run_imediately'; did you mean 'run_immediately'?",
+            "job 'job': run_imediately: there is no such option; did you mean 'run_immediately'?",
             id="unknown",
         ),
         pytest.param(
-            {"cron": NIGHTLY, "timezone": "Europe/Roma"}, ConfigurationError, "did you mean Europe/Rome", id="zone"
+            {"cron": NIGHTLY, "timezone": "Europe/Roma"},
+            ConfigurationError,
+            "job 'job': timezone: there is no time zone 'Europe/Roma'; did you mean Europe/Rome",
+            id="zone",
         ),
         pytest.param(
             {"cron": NIGHTLY, "max_instances": 0, "timeout": -1},
             ConfigurationError,
-            "job 'job': timeout: Input should be greater than 0; max_instances: Input should be greater than or equal "
-            "to 1",
+            "job 'job': max_instances: Input should be greater than 0; timeout: Input should be greater than 0",
             id="two-mistakes",
         ),
         pytest.param(
             {"cron": NIGHTLY, "trigger": IntervalTrigger(seconds=90)},
             ConfigurationError,
-            "cron and trigger are both given; a job has one schedule",
+            "job 'job': cron and trigger are both given; a job has one schedule",
             id="two-schedules",
         ),
         pytest.param(
             {"trigger": IntervalTrigger(seconds=90), "jitter": 3},
             ConfigurationError,
-            "jitter goes into the trigger itself when trigger is given",
+            "job 'job': jitter goes into the trigger itself when trigger is given",
             id="jitter-beside-trigger",
         ),
         pytest.param(
@@ -106,7 +109,7 @@ def test_the_defaults_are_those_of_the_original() -> None:
     ],
 )
 def test_bad_options_are_one_clear_error(options: dict[str, Any], error: type[BgjobsError], message: str) -> None:
-    """Each mistake is told at registration, by the error that it is."""
+    """Each mistake is reported at registration, by its own error."""
     with pytest.raises(error) as caught:
         cold().add_background_job(job, **options)
     assert message in str(caught.value)
@@ -121,24 +124,25 @@ def test_a_second_job_with_the_same_key_is_refused() -> None:
 
 
 def test_a_ready_model_gives_options_and_keywords_win() -> None:
-    """`options` and keywords go together; what is said in both is taken from the keyword."""
-    jobs = cold()
-    ready = BackgroundJobOptions(cron=NIGHTLY, key="ready", max_instances=3)
-    jobs.add_background_job(job, options=ready, max_instances=2)
-    registered = jobs._lifecycle.ledger.jobs["ready"]
-    assert (registered.options.cron, registered.options.max_instances) == (NIGHTLY, 2)
+    """`options` and keywords go together; where both set an option, the keyword counts."""
+    scheduler = BackgroundScheduler()
+    ready = BackgroundJobOptions(cron=NIGHTLY, key="ready", misfire_grace_time=3, coalesce=False)
+    with cold(scheduler).add_background_job(job, options=ready, misfire_grace_time=2) as jobs:
+        row = scheduler.get_job("bgjobs:ready")
+        assert (row.misfire_grace_time, row.coalesce) == (2, False)
+        assert jobs.status()[0].cron == NIGHTLY
 
 
 def test_the_decorator_returns_the_job_unchanged() -> None:
     """A decorated class or function is still itself, and registered."""
     jobs = cold()
 
-    @jobs.background_job(cron=NIGHTLY, key="decorated", timeout=5)
+    @jobs.background_job(cron=NIGHTLY, key="nightly")
     def decorated() -> int:
         return 1
 
     assert decorated() == 1
-    assert jobs._lifecycle.ledger.jobs["decorated"].options.timeout == 5
+    assert [(row.key, row.cron) for row in jobs.status()] == [("nightly", NIGHTLY)]
 
 
 def test_a_decorator_serves_more_than_one_job() -> None:
@@ -152,34 +156,36 @@ def test_a_decorator_serves_more_than_one_job() -> None:
     @nightly
     def two() -> None: ...
 
-    assert [*jobs._lifecycle.ledger.jobs] == ["one", "two"]
+    assert [row.key for row in jobs.status()] == ["one", "two"]
 
 
 def test_the_limits_of_the_schedule_reach_the_trigger() -> None:
     """`start_date`, `end_date`, `jitter` and `timezone` are the trigger's own."""
     start, end = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
-    jobs = cold().add_background_job(
-        job, cron=NIGHTLY, timezone="Europe/Rome", start_date=start, end_date=end, jitter=2
-    )
-    trigger = jobs._lifecycle.ledger.jobs["job"].schedule.trigger  # type: ignore[union-attr]
+    scheduler = BackgroundScheduler()
+    limits: JobOptions = {"timezone": "Europe/Rome", "start_date": start, "end_date": end, "jitter": 2}
+    with cold(scheduler).add_background_job(job, cron=NIGHTLY, **limits):
+        trigger = scheduler.get_job("bgjobs:job").trigger
     assert (trigger.start_date, trigger.end_date, trigger.jitter) == (start, end, 2)
     assert trigger.timezone == ZoneInfo("Europe/Rome")
 
 
 def test_a_job_that_has_ended_is_finished_with_a_warning(records: Any) -> None:
     """An `end_date` in the past is no error; the job is not scheduled, not even at once."""
-    jobs = cold().add_background_job(
+    scheduler = BackgroundScheduler()
+    jobs = cold(scheduler).add_background_job(
         job, cron=NIGHTLY, end_date=datetime.now(UTC) - timedelta(days=1), run_immediately=True
     )
     with jobs:
-        assert jobs._lifecycle._bridge.scheduler.get_jobs() == []  # type: ignore[union-attr]
+        assert scheduler.get_jobs() == []
     assert records.texts("WARNING") == ["job 'job' is finished: no fire time is left before its end"]
 
 
 @pytest.mark.parametrize("off", [{"enabled": False}, {"cron": "-"}, {"enabled": False, "cron": None}])
 def test_a_job_can_be_switched_off(off: dict[str, Any], records: Any) -> None:
     """``enabled=False`` and ``cron="-"`` keep the job registered, and never run it."""
-    jobs = cold().add_background_job(job, **{"cron": NIGHTLY, **off}, run_immediately=True)
+    scheduler = BackgroundScheduler()
+    jobs = cold(scheduler).add_background_job(job, **{"cron": NIGHTLY, **off}, run_immediately=True)
     with jobs:
-        assert jobs._lifecycle._bridge.scheduler.get_jobs() == []  # type: ignore[union-attr]
+        assert scheduler.get_jobs() == []
     assert "job 'job' is switched off" in records.texts("INFO")

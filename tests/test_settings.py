@@ -1,4 +1,4 @@
-"""What the sources of settings say, how they become one, and what is told of mistakes in them."""
+"""What each source of settings gives, how the sources are merged, and how mistakes in them are reported."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 import zoneinfo
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from bgjobs import BackgroundJobOptions, BackgroundJobs, BackgroundJobsSettings, ConfigurationError
-from bgjobs._settings.model import JobSettings
+from bgjobs import BackgroundJobs, BackgroundJobsSettings, ConfigurationError
 
 JOBS = "BGJOBS__JOBS__"
+JobSettings = get_args(BackgroundJobsSettings.model_fields["jobs"].annotation)[1]
 SECRET = "s3cr3t"
 
 
@@ -47,7 +47,7 @@ def file(name: str, text: str) -> Path:
 
 
 def mistakes(**values: Any) -> tuple[str, ...]:
-    """What is told of settings that are wrong; none of it may hang on an error that holds values."""
+    """The mistakes in wrong settings, from an error that is chained to none that holds values."""
     with pytest.raises(ConfigurationError) as caught:
         BackgroundJobsSettings(**values)
     assert caught.value.__cause__ is None
@@ -59,7 +59,7 @@ def mistakes(**values: Any) -> tuple[str, ...]:
 class TestSources:
     """Each source alone."""
 
-    def test_nothing_is_set_where_nobody_says_anything(self) -> None:
+    def test_without_any_source(self) -> None:
         """Without any source, settings equal the defaults."""
         assert BackgroundJobsSettings() == BackgroundJobsSettings.defaults()
 
@@ -79,17 +79,17 @@ class TestSources:
         assert settings.jobs["data_sync"].job == "a.b:C.d"
 
     def test_an_empty_variable_is_none(self, env: Any) -> None:
-        """An empty value says nothing, as compose files leave them."""
+        """An empty value is ignored, as compose files leave them."""
         env(SHUTDOWN_TIMEOUT="", JOBS__A__CRON="")
         assert BackgroundJobsSettings() == BackgroundJobsSettings.defaults()
 
     def test_null_in_a_variable(self, env: Any) -> None:
-        """The word null says None, against a value of the code."""
+        """The word null means None, even against a value of the code."""
         env(JOBS__A__TIMEOUT="null", JOBS__A__TRIGGER="null")
         assert BackgroundJobsSettings().jobs["a"].overrides() == {"timeout": None}
 
     def test_a_table_in_a_variable(self, env: Any) -> None:
-        """JSON says a whole table, in which keys have capitals and dashes."""
+        """JSON gives a whole table, in which keys may have capitals and dashes."""
         env(JOBS='{"Data-Sync": {"cron": "@daily"}}', JOBS__B='{"max_instances": 2}')
         settings = BackgroundJobsSettings()
         assert settings.jobs["Data-Sync"].cron == "@daily"
@@ -115,7 +115,7 @@ class TestSources:
         assert BackgroundJobsSettings(env_file=None).shutdown_timeout == 20
 
     def test_secrets_directory(self, env: Any) -> None:
-        """Each file named as a variable says its value; other files are left alone, whatever is in them."""
+        """Each file with the name of a variable holds its value; other files are left alone, whatever is in them."""
         file("secrets/BGJOBS__JOBS__A__KWARGS__TOKEN", f"{SECRET}\n")
         Path("secrets/other.bin").write_bytes(b"\xff")
         env(SECRETS_DIR="secrets")
@@ -131,12 +131,12 @@ class TestSources:
         ],
     )
     def test_settings_file(self, name: str, text: str) -> None:
-        """TOML, YAML and JSON say the same."""
+        """TOML, YAML and JSON give the same settings."""
         settings = BackgroundJobsSettings(config_file=file(name, text))
         assert settings.jobs["Data-Sync"].cron == "*/5 * * * * *"
         assert settings.place("jobs", "Data-Sync", "cron") == f"{name}: jobs.Data-Sync.cron"
 
-    def test_an_empty_yaml_file_says_nothing(self) -> None:
+    def test_an_empty_yaml_file(self) -> None:
         """It is no mistake."""
         assert BackgroundJobsSettings(config_file=file("a.yaml", "# nothing\n")).jobs == {}
 
@@ -153,11 +153,6 @@ class TestSources:
         settings = BackgroundJobsSettings(secrets_dir="secrets" if where == "secrets" else None)
         assert settings.shutdown_timeout == 7
 
-    def test_models_as_arguments(self) -> None:
-        """Options of a job may be given as a model; what was not set in it says nothing."""
-        settings = BackgroundJobsSettings(jobs={"a": BackgroundJobOptions(cron="@daily", timeout=3)})
-        assert settings.jobs["a"].overrides() == {"cron": "@daily", "timeout": 3.0}
-
     def test_values_have_their_types(self) -> None:
         """Dates and numbers of a file arrive as such."""
         text = "[jobs.a]\nstart_date = 2026-01-01T00:00:00Z\ntimeout = 1.5\n"
@@ -171,7 +166,7 @@ class TestPrecedence:
 
     @pytest.mark.parametrize("highest", [0, 1, 2, 3, 4])
     def test_order(self, highest: int, env: Any) -> None:
-        """Arguments, environment, env file, secrets directory, settings file: the first that says something."""
+        """Arguments, environment, env file, secrets directory, settings file: the first that gives a value wins."""
         values: dict[str, Any] = {"config_file": file("a.toml", "shutdown_timeout = 4"), "secrets_dir": "secrets"}
         file("secrets/BGJOBS__SHUTDOWN_TIMEOUT" if highest <= 3 else "secrets/x", "3")
         if highest <= 2:
@@ -205,6 +200,14 @@ class TestPrecedence:
         assert settings.place("jobs", "a", "kwargs", "x") == "BGJOBS__JOBS__A__KWARGS__X"
         assert settings.place("jobs", "a", "kwargs", "x", "y") is None
         assert settings.place("jobs", "a", "kwargs", "z") == "BGJOBS__JOBS__A__KWARGS__Z__Y"
+
+    def test_an_empty_table_replaces_nothing(self) -> None:
+        """It only adds a table that does not exist yet, as in a file that only names a job."""
+        text = "[jobs.a]\ntimeout = 3\n[jobs.b]\n"
+        settings = BackgroundJobsSettings(config_file=file("a.toml", text), jobs={"a": {}})
+        assert settings.jobs["a"].overrides() == {"timeout": 3.0}
+        assert settings.jobs["b"].overrides() == {}
+        assert settings.place("jobs", "b") == "a.toml: jobs.b"
 
 
 class TestKeys:
@@ -253,7 +256,7 @@ class TestKeys:
     def test_two_spellings_in_one_file(self) -> None:
         """They are a mistake, which names both."""
         path = file("a.toml", "[jobs.a-b]\ncron = '@daily'\n[jobs.aB]\ncron = '@daily'\n")
-        assert mistakes(config_file=path) == ("a.toml: jobs.aB: 'a-b' and 'aB' are the same name; keep one",)
+        assert mistakes(config_file=path) == ("a.toml: jobs.aB.cron: 'a-b' and 'aB' are the same name; keep one",)
 
     def test_two_spellings_in_the_environment(self, env: Any) -> None:
         """The mistake names a variable of the second."""
@@ -261,25 +264,19 @@ class TestKeys:
         (problem,) = mistakes()
         assert problem == "BGJOBS__JOBS__AB__TIMEOUT: 'a_b' and 'ab' are the same name; keep one"
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="the environment has no case there")
-    def test_two_spellings_of_a_variable(self, env: Any) -> None:
-        """They would hide each other."""
-        env(LOG_RUNS="1", log_runs="1")
-        assert mistakes() == ("BGJOBS__log_runs: the same variable as BGJOBS__LOG_RUNS; keep one",)
-
 
 class TestMistakes:
-    """What is told: the place, the problem, and what would be right."""
+    """Each is reported with its place, the problem, and what would be right."""
 
     @pytest.mark.parametrize(
-        ("name", "value", "told"),
+        ("name", "value", "message"),
         [
             ("TIMEZON", "UTC", "there is no such setting; did you mean 'timezone'?"),
             ("JOBS__A__CRONN", "x", "there is no such setting; did you mean 'cron'?"),
             ("JOBS__A__KEY", "x", "can be given in code only; the name of the table is the key"),
             ("JOBS__A__TRIGGER", "x", "can be given in code only; use cron"),
             ("JOBS__A__CRON", "0 0 25 * * *", 'hour: 25 is outside 0-23 in "0 0 25 * * *"'),
-            ("JOBS__A__MAX_INSTANCES", "0", "Input should be greater than or equal to 1"),
+            ("JOBS__A__MAX_INSTANCES", "0", "Input should be greater than 0"),
             ("JOBS__A", "{x", "a table is needed; in a variable as JSON, or with a variable for each name in it"),
             ("JOBS", "x", "a table is needed; in a variable as JSON, or with a variable for each name in it"),
             ("JOBS__A__JOB", "a.B", "'a.B' is not of the form 'package.module:Name'"),
@@ -287,29 +284,18 @@ class TestMistakes:
             ("SCHEDULER", "twisted", "Input should be 'asyncio', 'background' or 'blocking'"),
             ("TIMEZONE", "Europe/Rom", "there is no time zone 'Europe/Rom'; did you mean Europe/Rome"),
             ("JOBS__A__TIMEZONE", "Europe/Rom", "there is no time zone 'Europe/Rom'; did you mean Europe/Rome"),
-            ("JOBS__A__CRON", '"@daily"', "the quotes around the value are part of it; write it without"),
-            ("JOBS__A__CRON", "'@daily'", "the quotes around the value are part of it; write it without"),
         ],
     )
-    def test_variables(self, name: str, value: str, told: str, env: Any) -> None:
+    def test_variables(self, name: str, value: str, message: str, env: Any) -> None:
         """One sentence about the variable."""
         env(**{name: value})
         (problem,) = mistakes()
-        assert problem.startswith(f"BGJOBS__{name}: {told}")
-
-    def test_one_underscore(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A variable with one underscore that would be a setting is a mistake; those of Kubernetes are not."""
-        monkeypatch.setenv("BGJOBS_JOBS__A__CRON", "@daily")
-        monkeypatch.setenv("BGJOBS_PORT", "tcp://10.0.0.1:80")
-        told = "BGJOBS_JOBS__A__CRON: two underscores follow BGJOBS; did you mean BGJOBS__JOBS__A__CRON?"
-        assert mistakes() == (told,)
+        assert problem.startswith(f"BGJOBS__{name}: {message}")
 
     def test_env_file(self) -> None:
-        """Typos with our prefix, and lines that cannot be read, by line."""
-        path = file("x.env", "BGJOBS__LOG_RUNS\nA=1\nBGJOBS__X Y\nBGJOBS__TIMEZON=UTC\n")
+        """A typo names the variable and the file; a line that is no assignment is ignored."""
+        path = file("x.env", "BGJOBS__LOG_RUNS\nA=1\nBGJOBS__TIMEZON=UTC\n")
         assert mistakes(env_file=path) == (
-            "x.env: line 1 is not of the form NAME=value",
-            "x.env: line 3 is not of the form NAME=value",
             "x.env: BGJOBS__TIMEZON: there is no such setting; did you mean 'timezone'?",
         )
 
@@ -320,7 +306,7 @@ class TestMistakes:
         assert problem == "secrets/BGJOBS__TIMEZON: there is no such setting; did you mean 'timezone'?"
 
     @pytest.mark.parametrize(
-        ("values", "told"),
+        ("values", "message"),
         [
             ({"config_file": "no.toml"}, "no.toml: there is no such file"),
             ({"env_file": "no.env"}, "no.env: there is no such file"),
@@ -328,45 +314,27 @@ class TestMistakes:
             ({"config_file": "settings.ini"}, "settings.ini: a settings file ends in .toml, .yaml, .yml or .json"),
         ],
     )
-    def test_what_is_named_must_be_there(self, values: dict[str, str], told: str) -> None:
+    def test_what_is_named_must_be_there(self, values: dict[str, str], message: str) -> None:
         """A missing file is never passed over."""
-        assert mistakes(**values) == (told,)
+        assert mistakes(**values) == (message,)
 
     @pytest.mark.parametrize(
-        ("name", "text", "told"),
+        ("name", "text", "message"),
         [
             ("a.toml", "x = 1\ny = [\n", "not valid TOML: Invalid value (at end of document)"),
             ("a.toml", "cron = */5\n", "not valid TOML: Invalid value (at line 1, column 8)"),
-            ("a.json", '{\n"a" 1\n}', "not valid JSON: Expecting ':' delimiter (at line 2"),
+            ("a.json", '{\n"a" 1\n}', "not valid JSON: Expecting ':' delimiter: line 2"),
             ("a.json", "[1]", "not valid: a JSON file of settings is a table of names and values"),
-            ("a.json", '{"a": 1, "a": 2}', "not valid: the key 'a' stands twice in one table"),
-            ("a.yaml", "a: [\n", "not valid YAML: expected the node content, but found '<stream end>' (at line 2"),
-            ("a.yaml", "a:\n  b: 1\n  b: 2\n", "not valid YAML: the key 'b' stands twice (at line 3, column 3)"),
-            ("a.yaml", "a: \x01", "not valid YAML: it has characters that are not allowed"),
+            ("a.yaml", "a: [\n", "not valid YAML (at line 2, column 1)"),
+            ("a.yaml", "a:\n  b: @daily\n", "not valid YAML (at line 2, column 6)"),
+            ("a.yaml", "a: \x01", "not valid YAML"),
             ("a.yaml", "- 1", "not valid: a YAML file of settings is a table of names and values"),
         ],
     )
-    def test_broken_files(self, name: str, text: str, told: str) -> None:
+    def test_broken_files(self, name: str, text: str, message: str) -> None:
         """A file that cannot be read is named, with the line where there is one."""
         (problem,) = mistakes(config_file=file(name, text))
-        assert problem.startswith(f"{name}: {told}")
-
-    @pytest.mark.parametrize("cron", ["*/5 * * * * *", "@daily", "* * * * * *", "? * * * * *"])
-    @pytest.mark.parametrize("table", ["a:\n    cron: {}\n", "a:\n    {{enabled: true, cron: {}}}\n"])
-    def test_an_unquoted_cron_in_yaml(self, cron: str, table: str) -> None:
-        """The line is named, and quotes are asked for."""
-        (problem,) = mistakes(config_file=file("a.yaml", f"jobs:\n  {table.format(cron)}"))
-        assert "(at line 3, column" in problem
-        assert problem.endswith('; a value that begins with *, ? or @ stands in quotes, as in cron: "*/5 * * * * *"')
-
-    def test_names_in_yaml_that_are_no_text(self) -> None:
-        """YAML reads some words as something else."""
-        problems = mistakes(config_file=file("a.yaml", "jobs:\n  on: {cron: '@daily'}\n  5: {cron: 5}\n"))
-        assert problems == (
-            "a.yaml: jobs.True: the key True is no text; put it in quotes",
-            "a.yaml: jobs.5: the key 5 is no text; put it in quotes",
-            "a.yaml: jobs.5.cron: a text is needed, in quotes",
-        )
+        assert problem.startswith(f"{name}: {message}")
 
     def test_names_inside_arguments_may_be_anything(self) -> None:
         """In YAML numbers are keys of a dict that a job takes."""
@@ -390,8 +358,8 @@ class TestMistakes:
         """A file cannot name itself, or what was read before."""
         path = file("a.toml", "config_file = 'b.toml'\nenv_file = 'x'\n")
         assert mistakes(config_file=path) == (
-            "a.toml: config_file: config_file is needed before this is read",
-            "a.toml: env_file: env_file is needed before this is read",
+            "a.toml: config_file: set this in a source of higher precedence",
+            "a.toml: env_file: set this in a source of higher precedence",
         )
 
     def test_without_a_time_zone_database(self, monkeypatch: pytest.MonkeyPatch, env: Any) -> None:
@@ -419,8 +387,8 @@ class TestMistakes:
             "BGJOBS__TIMEZON",
             "no.env",
             "argument shutdown_timeout",
-            "BGJOBS__JOBS__A__CRON",
             "a.toml",
+            "BGJOBS__JOBS__A__CRON",
             "a.toml",
             "BGJOBS__JOBS__B__TIMEOUT",
         ]
@@ -431,8 +399,8 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"^BGJOBS__SHUTDOWN_TIMEOUT: Input should be greater[^\n]*$"):
             BackgroundJobsSettings()
 
-    def test_rules_about_several_options(self) -> None:
-        """They are told of the job."""
+    def test_a_job_that_is_no_table(self) -> None:
+        """A job that is no table is reported beside mistakes in other jobs."""
         (problem,) = mistakes(jobs={"a": {"cron": "@daily", "timeout": 0}, "b": 5})[1:]
         assert problem == (
             "argument jobs.b: a table is needed; in a variable as JSON, or with a variable for each name in it"
@@ -448,6 +416,9 @@ class TestSecrets:
             ("a.toml", f"[jobstores.default]\nurl = '{SECRET}\n"),
             ("a.yaml", f"url: '{SECRET}\n"),
             ("b.yaml", f"url: @{SECRET}\n"),
+            ("c.yaml", f"url: *{SECRET}\n"),
+            ("d.yaml", f"url: !{SECRET} x\n"),
+            ("e.yaml", f"url: !!int {SECRET}\n"),
             ("a.json", f'{{"url": "{SECRET}"'),
         ],
     )
@@ -479,12 +450,12 @@ class TestSecrets:
             executors={"default": {"token": SECRET}},
             jobs={"a": {"kwargs": {"token": SECRET}}},
         )
-        assert SECRET not in f"{settings!r} {settings} {settings.jobs['a']} {settings._sources}"
+        assert SECRET not in f"{settings!r} {settings} {settings.jobs['a']}"
 
     def test_the_debug_log_of_pydantic_settings(
         self, env: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It would print what every source says."""
+        """It would print the values of every source."""
         monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
         env(JOBS__A__KWARGS__TOKEN=SECRET)
         with caplog.at_level(logging.DEBUG):
@@ -539,7 +510,7 @@ class TestGivenSchedulers:
         ]
 
     def test_other_settings_are_welcome(self) -> None:
-        """What says nothing of the scheduler itself holds on any."""
+        """Settings that do not configure the scheduler itself apply to any."""
         settings = BackgroundJobsSettings(timezone="Europe/Rome", job_defaults={"coalesce": False})
         assert BackgroundJobs(BackgroundScheduler(), settings=settings).status() == []
 

@@ -18,14 +18,12 @@ from loguru import logger
 
 from ._check import as_text, preview, rows
 from ._cron.expression import zone
-from ._errors import BgjobsError, ConfigurationError, LifecycleError
+from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._registration import load
 from ._runs.status import SUCCEEDED
-from ._secrets import masked
-from ._settings.model import BackgroundJobsSettings
-from ._settings.schema import schema
+from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
 from .testing import arun_job

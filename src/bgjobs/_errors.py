@@ -1,22 +1,25 @@
-"""Every error that bgjobs raises, in one tree.
+"""Every error that bgjobs raises, in one tree; with suggestions for misspelled names, and without passwords.
 
     BgjobsError
-     ├─ CronFormatError      (ValueError)    a cron expression that cannot be read
+     ├─ CronFormatError      (ValueError)    a cron expression that cannot be parsed
      ├─ NeverFiresError      (ValueError)    a cron expression that no date can match
      ├─ ConfigurationError   (ValueError)    an option, a setting or a settings file that is wrong
-     ├─ InvalidJobError      (TypeError)     what was given as a job cannot be run as one
+     ├─ InvalidJobError      (TypeError)     a job that cannot be run
      ├─ DuplicateJobError    (ValueError)    a second job under one key
      ├─ UnknownJobError      (LookupError)   no job under that key
-     ├─ ResolverError        (TypeError)     a resolver that gives no context manager
+     ├─ ResolverError        (TypeError)     a resolver that returns no context manager
      └─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
 
-Each leaf is also the builtin error that it is, so that callers who do not know bgjobs catch it too. The data stands in
-attributes; the message names what is wrong, where, and what would be right.
+Each leaf is also a builtin error, so that callers who do not know bgjobs catch it too. Its data is in attributes; its
+message says what is wrong, where, and what would be right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 
 class BgjobsError(Exception):
@@ -28,7 +31,7 @@ class CronFormatError(BgjobsError, ValueError):
 
     Attributes:
         expression: The whole expression.
-        field: The name of the field that is wrong (``"hour"``), or ``None`` where it is not one field's fault.
+        field: The name of the field that is wrong (``"hour"``), or ``None`` where the mistake is in no single field.
         piece: The part of the field that is wrong, or ``None``.
     """
 
@@ -52,11 +55,11 @@ class NeverFiresError(BgjobsError, ValueError):
 
 
 class ConfigurationError(BgjobsError, ValueError):
-    """An option, a setting, a settings file, or a name in one of them that is wrong.
+    """A wrong option, setting or settings file.
 
     Attributes:
         field: The name of the option or setting, or ``None`` where the mistake is in no single one.
-        problems: Every mistake, with its place; several where the message has several lines.
+        problems: Every mistake with its place; more than one where the message has several lines.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -87,7 +90,7 @@ class _KeyedError(BgjobsError):
 
 
 class InvalidJobError(_KeyedError, TypeError):
-    """What was given as a job, as its action or as its error handler cannot be run as one."""
+    """A job, its action or its error handler is of a kind that cannot be run."""
 
 
 class DuplicateJobError(_KeyedError, ValueError):
@@ -99,7 +102,7 @@ class UnknownJobError(_KeyedError, LookupError):
 
 
 class ResolverError(_KeyedError, TypeError):
-    """The resolver gave something that is not a context manager."""
+    """The resolver returned something that is not a context manager."""
 
 
 class LifecycleError(BgjobsError, RuntimeError):
@@ -107,8 +110,8 @@ class LifecycleError(BgjobsError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
-    """The nearest of the known names, in whatever case; ``None`` where none is near."""
-    import difflib  # only here: it takes its time, and nobody needs it where all is well
+    """Return the most similar of the known names, whatever its case; ``None`` where none is similar."""
+    import difflib  # only here: importing it takes time that only a mistake needs
 
     folded = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(name.casefold(), [*folded], 1, least)
@@ -116,7 +119,7 @@ def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known names for the end of a message, or nothing where none is near."""
+    """Return a suggestion for the end of a message: the most similar of the known names, or nothing."""
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
 
@@ -128,3 +131,26 @@ def raise_all(errors: Sequence[BgjobsError], what: str) -> None:
         raise ConfigurationError.of_many(problems, what)
     for error in errors:
         raise error
+
+
+#: What may be shown of a configuration: the kind of a job store or executor.
+SHOWN = ("type", "class")
+
+
+def masked(text: str, configuration: Any) -> str:
+    """Replace in a text all values of a configuration, each of which may be or hold a password."""
+    for secret in sorted(_secrets(configuration), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name not in SHOWN:
+                yield from _secrets(inner)
+    elif isinstance(value, str) and value:
+        yield value
+        with suppress(ValueError):  # it looks like a URL but is none
+            if password := urlsplit(value).password:
+                yield from (password, unquote(password))

@@ -1,100 +1,99 @@
-"""One job's options, from code or from the settings."""
+"""One job's options, from code or from the settings, and how mistakes in them are worded."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
+from functools import lru_cache
 from typing import Annotated, Any, Self, TypedDict, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from ._cron.expression import Expression as CronExpression
-from ._cron.expression import zone
+from ._cron.expression import Expression, zone
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
 
 M = TypeVar("M", bound=BaseModel)
 
-#: A cron text that switches its job off, as in Spring.
+#: The path to a value through tables, as pydantic calls it: ``("jobs", "data-sync", "cron")``.
+Loc = tuple[str, ...]
+
+#: The cron expression that switches a job off, as in Spring.
 OFF = "-"
-
-
-def optional_zone(value: str | tzinfo | None) -> tzinfo | None:
-    """A time zone by name or as it is; ``None`` stays."""
-    return None if value is None else zone(value)
-
 
 #: A time zone, by name in settings files.
 Zone = Annotated[
     str | tzinfo | None,
-    AfterValidator(optional_zone),
+    PlainValidator(lambda value: None if value is None else zone(value)),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
 ]
 
 
-class BackgroundJobOptions(BaseModel):
-    """How and when one job runs; the counterpart of .NET's ``BackgroundJobOptions`` with APScheduler's own names.
+@lru_cache(maxsize=4096)
+def fold(name: str) -> str:
+    """Drop case and separators from a name, so that ``data-sync``, ``data_sync`` and ``DataSync`` are equal."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
-    Every option is also a keyword of `BackgroundJobs.add_background_job`, and a setting of the job's table in a
-    settings file or the environment.
-    """
+
+class JobDefaults(BaseModel):
+    """The options that the settings can give for all jobs at once; APScheduler's ``job_defaults``."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        defer_build=True,
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True, defer_build=True
     )
 
-    cron: str | None = None
-    """Six fields, seconds first, Sunday = 0 (five fields: second 0; or a macro such as ``@daily``). ``"-"`` switches
-    the job off; ``None`` leaves it to `trigger` or to the settings."""
-    trigger: Any = None
-    """Any APScheduler trigger instead of `cron`; ``None`` for none. Not for settings files."""
-    run_immediately: bool = False
-    """Whether to run once at warm-up, before the first scheduled time."""
-    key: str | None = None
-    """The unique name of the job; ``None`` takes the name of the class or function."""
-    enabled: bool = True
-    """False keeps the job registered, and never runs it."""
-    timezone: Zone = None
-    """The zone of the schedule, a name or a tzinfo; ``None`` takes the settings', else an existing scheduler's, else
-    UTC."""
-    timeout: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which a run is cancelled (a coroutine) or asked to end (through its token); ``None`` for no
-    limit."""
-    kwargs: dict[str, Any] = Field(default={}, repr=False)
-    """Keyword arguments of the action or function."""
-    misfire_grace_time: Annotated[int, Field(gt=0)] | None = None
-    """Seconds that a run may be late and still be made; ``None`` for any lateness."""
-    coalesce: bool = True
-    """Whether several occurrences that are due together are made as one run, the last."""
-    max_instances: Annotated[int, Field(ge=1)] = 1
-    """How many runs of this key may go at the same time; one more is skipped."""
-    jitter: Annotated[float, Field(ge=0)] | None = None
-    """Seconds by which each fire time is delayed at random, at most; ``None`` for none."""
-    start_date: datetime | None = None
-    """No fire time lies before this; without an offset it is in the job's zone; ``None`` for no limit."""
-    end_date: datetime | None = None
-    """No fire time lies after this; without an offset it is in the job's zone; ``None`` for no limit."""
-    executor: str = "default"
-    """The alias of the APScheduler executor that runs the job."""
-    jobstore: str = "default"
-    """The alias of the APScheduler job store that keeps the job."""
+    misfire_grace_time: PositiveInt | None = Field(
+        default=None, description="How many seconds late a run may start, else it is skipped; none for any lateness."
+    )
+    coalesce: bool = Field(default=True, description="Whether occurrences that are due together become one run.")
+    max_instances: PositiveInt = Field(default=1, description="How many runs of a job may be in progress at a time.")
+
+
+class BackgroundJobOptions(JobDefaults):
+    """How and when one job runs; the counterpart of .NET's ``BackgroundJobOptions`` with APScheduler's own names.
+
+    Every option is also a keyword of `BackgroundJobs.add_background_job`, and a setting in the job's table of a
+    settings file or the environment. Each has a description in ``BackgroundJobOptions.model_fields``.
+    """
+
+    cron: str | None = Field(
+        default=None,
+        description="A cron expression: six fields, seconds first, Sunday = 0 (five fields mean second 0), or a macro "
+        'such as @daily. "-" switches the job off; none leaves the schedule to trigger or to the settings.',
+    )
+    trigger: Any = Field(default=None, description="Any APScheduler trigger instead of cron; in code only.")
+    run_immediately: bool = Field(default=False, description="Whether to run once at warm-up, before the schedule.")
+    key: str | None = Field(default=None, description="The unique name; by default that of the class or function.")
+    enabled: bool = Field(default=True, description="False keeps the job registered but never runs it.")
+    timezone: Zone = Field(default=None, description="The zone of the schedule; by default that of the settings.")
+    timeout: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds after which a coroutine is cancelled and a function is asked to stop through its token; "
+        "none for no limit.",
+    )
+    kwargs: dict[str, Any] = Field(default={}, repr=False, description="Arguments of the function or of action_to_do.")
+    jitter: NonNegativeFloat | None = Field(default=None, description="The longest random delay of a run, in seconds.")
+    start_date: datetime | None = Field(default=None, description="The earliest fire time; in the job's zone.")
+    end_date: datetime | None = Field(default=None, description="The latest fire time; in the job's zone.")
+    executor: str = Field(default="default", description="The alias of the APScheduler executor that runs the job.")
+    jobstore: str = Field(default="default", description="The alias of the APScheduler job store that keeps the job.")
 
     @field_validator("cron")
     @classmethod
     def _cron_is_readable(cls, text: str | None) -> str | None:
         if text is not None and text != OFF:
-            CronExpression(text)
+            Expression(text)
         return text
 
     @field_validator("key")
@@ -119,7 +118,7 @@ class BackgroundJobOptions(BaseModel):
 
     @property
     def is_on(self) -> bool:
-        """Whether the job is to be scheduled at all."""
+        """Whether the job is scheduled at all."""
         return self.enabled and self.cron != OFF
 
 
@@ -152,7 +151,7 @@ class Registration(JobOptions, total=False):
 
 
 def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """Make `model` of `values`, with one clear error for all that is wrong in them.
+    """Make `model` of `values`, with one error for everything that is wrong in them.
 
     Args:
         model: The pydantic model.
@@ -160,8 +159,8 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
         where: What the values belong to, for the error: ``"job 'sync'"``.
 
     Raises:
-        BgjobsError: The very error of bgjobs that a value caused, if that is all that is wrong.
-        ConfigurationError: A `ConfigurationError` that names every mistake otherwise.
+        BgjobsError: A value is wrong in a way that has an error of its own, and nothing else is wrong.
+        ConfigurationError: Anything else is wrong; the message names every mistake.
     """
     try:
         return model.model_validate(dict(values))
@@ -170,15 +169,43 @@ def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
         first = errors[0].get("ctx", {}).get("error")
         if len(errors) == 1 and isinstance(first, BgjobsError) and not isinstance(first, ConfigurationError):
             raise first from None
-        field = str(errors[0]["loc"][0]) if errors[0]["loc"] else None
-        raise ConfigurationError(
-            f"{where}: " + "; ".join(_told(e, model.model_fields) for e in errors), field
-        ) from None
+        problems = mistakes(exc, "option", place=".".join, known=lambda _: model.model_fields)
+        field = next((str(name) for name in errors[0]["loc"]), None)
+        raise ConfigurationError(f"{where}: {'; '.join(problems)}", field) from None
 
 
-def _told(error: Mapping[str, Any], known: Collection[str]) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown option {name!r}{did_you_mean(name, known)}"
-    cause = error.get("ctx", {}).get("error")
-    return f"{name}: {cause or error['msg']}"
+def mistakes(
+    exc: ValidationError, what: str, place: Callable[[Loc], str], known: Callable[[Loc], Iterable[str]]
+) -> list[str]:
+    """Say what pydantic found wrong, without the values, which may be passwords.
+
+    Args:
+        exc: What pydantic raised.
+        what: What the names in the validated tables are called: ``"option"``.
+        place: Returns where the value at a path was given.
+        known: Returns the names that exist where an unknown name was found.
+    """
+    found = []
+    for error in exc.errors(include_url=False, include_input=False):
+        loc = tuple(map(str, error["loc"]))
+        cause = error.get("ctx", {}).get("error")
+        problem = str(cause) if isinstance(cause, Exception) else error["msg"]
+        if error["type"] == "extra_forbidden":
+            problem = f"there is no such {what}{did_you_mean(loc[-1], known(loc))}"
+        elif error["type"] in _NEEDED:
+            problem = _NEEDED[error["type"]]
+        elif loc:
+            problem = problem.removeprefix(f"{loc[-1]}: ")
+        found.append(": ".join(part for part in (place(loc), problem) if part))
+    return found
+
+
+_TABLE = "a table is needed; in a variable as JSON, or with a variable for each name in it"
+#: What is needed, where pydantic's own words would not help with a settings file or a variable.
+_NEEDED = {
+    "dict_type": _TABLE,
+    "model_type": _TABLE,
+    "model_attributes_type": _TABLE,
+    "list_type": 'a list is needed; in a variable as JSON: ["a", "b"]',
+    "string_type": "a string is needed, in quotes",
+}

@@ -31,11 +31,10 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from .._errors import ConfigurationError, LifecycleError, did_you_mean
+from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked
 from .._runs import log as _log
 from .._runs.run import RegisteredJob
 from .._runs.threads import waits
-from .._secrets import masked
 from .tick import PREFIX, Ticket
 
 #: What APScheduler raises when a job is in none of its stores.

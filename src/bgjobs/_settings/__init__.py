@@ -1,1 +1,1 @@
-"""From the environment and files to one model. Knows neither runs nor APScheduler."""
+"""Reads settings from the environment and from files into one model. Knows neither runs nor APScheduler."""

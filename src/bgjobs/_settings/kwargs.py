@@ -1,94 +1,77 @@
-"""Arguments of actions as settings give them: converted by the action's annotations."""
+"""Converts the arguments of a job by the annotations of its action."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, WrapValidator, with_config
+from pydantic_core.core_schema import ValidatorFunctionWrapHandler
+from typing_extensions import TypedDict  # comes with pydantic, which asks for this one before Python 3.12
 
-from .._errors import ConfigurationError, did_you_mean
-from .._job import Target
-from .keys import fold
+from .._errors import ConfigurationError
+from .._job import TOKEN, Target
+from .._options import fold, mistakes
 
 
 def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
-    """Arguments under the names of the action's parameters, each with the type that its annotation asks for.
+    """Return the arguments under the names of the action's parameters, with the types of their annotations.
 
-    A text is taken as it is, else as JSON: ``"30"``, ``"2026-12-31"``, ``"PT90S"`` or ``'["a", "b"]'``.
+    A text that does not fit as it is, is read as JSON: ``'["a", "b"]'``.
 
     Args:
         target: The job.
-        kwargs: The arguments by name, in whatever spelling.
-        place: Where one of them was given, for the error.
+        kwargs: The arguments by name, in any spelling.
+        place: Returns where an argument was given, for the error.
 
     Raises:
-        ConfigurationError: Values cannot be converted; the message names each.
+        ConfigurationError: Arguments cannot be converted; the message names each.
     """
     names = {fold(name): name for name in target.parameters}
-    found, problems = {}, []
-    for given, value in kwargs.items():
-        name = given if given in target.parameters else names.get(fold(given), given)
-        try:
-            found[name] = _convert(value, _annotation(target, name), target.globals)
-        except ConfigurationError as exc:
-            problems.append(f"{place(given)}: {exc}")
-    if problems:
+    given = {
+        name if name in target.parameters else names.get(fold(name), name): value for name, value in kwargs.items()
+    }
+    problems: list[str] = []
+    hints = {name: _hint(target, name, place, problems) for name in given if name in target.parameters}
+    takes_any = not target.parameters or any(p.kind is p.VAR_KEYWORD for p in target.parameters.values())
+    config = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
+    arguments = with_config(config)(TypedDict("arguments", hints, total=False))  # type: ignore[operator]
+    try:
+        found: dict[str, Any] = TypeAdapter(arguments).validate_python(given)
+    except ValidationError as exc:
+        problems += mistakes(
+            exc,
+            "parameter",
+            place=lambda loc: ": ".join((place(loc[0]), *loc[1:])),
+            known=lambda _: target.parameters.keys() - {TOKEN},
+        )
+    if problems:  # outside the handler: the error of pydantic holds the values
         raise ConfigurationError.of_many(problems, "the arguments of the action")
     return found
 
 
-def _annotation(target: Target, name: str) -> Any:
-    parameters = target.parameters
-    if name in parameters:
-        return parameters[name].annotation
-    if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        raise ConfigurationError(f"the action has no parameter {name!r}{did_you_mean(name, parameters)}")
-    return inspect.Parameter.empty
-
-
-def _convert(value: Any, annotation: Any, names: dict[str, Any]) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return value
-    adapter = _adapter(annotation, names)
+def _hint(target: Target, name: str, place: Callable[[str], str], problems: list[str]) -> Any:
+    """The type that converts one argument; any type, with a problem noted, where its annotation cannot be read."""
+    annotation = target.parameters[name].annotation
+    owner = SimpleNamespace(__annotations__={name: Any if annotation is inspect.Parameter.empty else annotation})
     try:
-        return adapter.validate_python(value)
-    except ValidationError as exc:
-        problem = _problem(exc, value)
-    if isinstance(value, str):
+        hint = get_type_hints(owner, target.globals, include_extras=True)[name]
+    except Exception as exc:  # noqa: BLE001 - whatever an annotation raises; it may be there for type checkers only
+        problems.append(f"{place(name)}: the annotation {annotation!r} cannot be read at run time: {exc}")
+        return Any
+    return Annotated[hint, WrapValidator(_or_json)]
+
+
+def _or_json(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a value as it is, else as the JSON that it may be."""
+    try:
+        return validate(value)
+    except ValidationError as error:
         try:
-            return adapter.validate_json(value)
-        except ValidationError as exc:
-            problem = problem if _is_no_json(exc) else _problem(exc, value)
-    raise ConfigurationError(problem)
-
-
-def _adapter(annotation: Any, names: dict[str, Any]) -> TypeAdapter[Any]:
-    try:
-        hint = get_type_hints(SimpleNamespace(__annotations__={"_": annotation}), names, include_extras=True)["_"]
-    except Exception as exc:  # whatever an annotation raises; most often it is imported for type checkers only
-        raise ConfigurationError(
-            f"cannot be converted, since the annotation {annotation!r} cannot be read at run time: {exc}"
-        ) from exc
-    try:
-        return TypeAdapter(hint)
-    except PydanticSchemaGenerationError:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-
-
-def _is_no_json(exc: ValidationError) -> bool:
-    return exc.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
-
-
-def _problem(exc: ValidationError, value: Any) -> str:
-    """What is wrong, without the value, which may be a password."""
-    told = []
-    for error in exc.errors(include_url=False, include_input=False):
-        hint = (
-            '; a list is given as JSON: ["a", "b"]' if error["type"] == "list_type" and isinstance(value, str) else ""
-        )
-        way = "".join(f"{part}: " for part in error["loc"])
-        told.append(f"{way}{error['msg']}{hint}")
-    return "; ".join(told)
+            decoded = json.loads(value)
+        except (TypeError, ValueError):
+            raise error from None
+        return validate(decoded)

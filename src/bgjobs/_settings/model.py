@@ -1,6 +1,6 @@
-"""What the environment, an env file, a secrets directory and a settings file can say, on pydantic-settings."""
+"""The settings as one model, on pydantic-settings, and the JSON Schema of the settings file."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
+    NonNegativeFloat,
     PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .._errors import ConfigurationError, did_you_mean
-from .._options import BackgroundJobOptions, Zone
-from .keys import fold
-from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, Way, read
+from .._options import BackgroundJobOptions, JobDefaults, Loc, Zone, fold, mistakes
+from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, read
 
 
 def _reference(text: str) -> str:
@@ -29,17 +29,23 @@ def _reference(text: str) -> str:
     return text
 
 
-#: A class, function or object by its place: ``"package.module:Name"``.
+#: What APScheduler's ``configure`` takes for job stores and executors, by alias.
+Tables = dict[str, dict[str, Any]]
+#: A class, function or object by its module and name: ``"package.module:Name"``.
 Reference = Annotated[str, AfterValidator(_reference)]
+
+
+_IN_CODE_ONLY = {"key", "trigger"}
 
 
 class JobSettings(BackgroundJobOptions):
     """One job's table in the settings: every option of the job, and where to find it."""
 
-    job: Reference | None = None
-    """The class or function, as ``"package.module:Name"``; ``None`` where the job is registered in code."""
+    job: Reference | None = Field(
+        default=None, description='The class or function, as "package.module:Name"; none for a job registered in code.'
+    )
 
-    @field_validator("trigger", "key")
+    @field_validator(*_IN_CODE_ONLY)
     @classmethod
     def _is_for_code(cls, value: object, info: ValidationInfo) -> None:
         if value is not None:
@@ -47,32 +53,19 @@ class JobSettings(BackgroundJobOptions):
             raise ConfigurationError(f"can be given in code only; {instead}")
 
     def overrides(self) -> dict[str, Any]:
-        """The options that were set, by name."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"job", "key", "trigger"}}
-
-
-class JobDefaults(BaseModel):
-    """What jobs get that do not say it themselves; APScheduler's ``job_defaults``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
-
-    misfire_grace_time: Annotated[int, Field(gt=0)] | None = None
-    """Seconds that a run may be late and still be made; ``None`` for any lateness."""
-    coalesce: bool = True
-    """Whether several occurrences that are due together are made as one run, the last."""
-    max_instances: Annotated[int, Field(ge=1)] = 1
-    """How many runs of one key may go at the same time; one more is skipped."""
+        """Return the options that were set, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set - {"job"} - _IN_CODE_ONLY}
 
 
 class BackgroundJobsSettings(BaseSettings):
     """Everything that the environment and a settings file can say about the jobs of one process.
 
-    Read once, at construction. The first of these that says something counts: the arguments given here, the environment
+    They are read once, at construction. From highest to lowest precedence: the arguments given here, the environment
     (``BGJOBS__JOBS__DATA_SYNC__CRON``), the env file, the secrets directory, the settings file, the arguments of
     ``add_background_job``, the defaults.
 
     Raises:
-        ConfigurationError: Something in them is wrong; the message names every mistake with its place.
+        ConfigurationError: Settings are wrong; the message names every mistake with its place.
     """
 
     model_config = SettingsConfigDict(
@@ -86,88 +79,90 @@ class BackgroundJobsSettings(BaseSettings):
         defer_build=True,
     )
 
-    config_file: Path | None = None
-    """The settings file (``.toml``, ``.yaml``, ``.yml`` or ``.json``); ``None`` for none. Not for a file itself."""
-    env_file: Path | None = DEFAULT_ENV_FILE
-    """A file of variables, of which those with our prefix are read; ``None`` for none. Not for a file itself."""
-    secrets_dir: Path | None = None
-    """A directory with one value a file, each named as its variable; ``None`` for none. Not for a settings file."""
-    app: Reference | None = None
-    """For the command line: the `BackgroundJobs` of the code, or a function that returns them, as
-    ``"package.module:name"``; ``None`` where the settings name all jobs."""
-    application: Annotated[str, Field(min_length=1)] = "bgjobs"
-    """The name under which a persistent job store keeps these jobs."""
-    scheduler: Literal["asyncio", "background", "blocking"] | None = None
-    """The kind of scheduler to make; ``None`` for asyncio where an event loop is running, else background."""
-    timezone: Zone = None
-    """The zone of jobs that name none themselves; ``None`` for an existing scheduler's, else UTC."""
-    shutdown_timeout: Annotated[float, Field(ge=0)] = 20.0
-    """Seconds that running jobs get to end when the jobs are closed."""
-    log_runs: bool = False
-    """Whether successful runs are logged, too; the command line does so unless this is set."""
-    jobstores: dict[str, dict[str, Any]] = Field(default={}, repr=False)
-    """APScheduler's job stores by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
-    executors: dict[str, dict[str, Any]] = Field(default={}, repr=False)
-    """APScheduler's executors by alias, as its ``configure`` takes them, for the scheduler that bgjobs makes."""
-    job_defaults: JobDefaults = Field(default_factory=JobDefaults)
-    """What jobs get that do not say it themselves."""
-    jobs: dict[str, JobSettings] = {}
-    """The jobs, by key; see `job` for other spellings."""
+    config_file: Path | None = Field(default=None, description="The settings file; not in a settings file itself.")
+    env_file: Path | None = Field(default=DEFAULT_ENV_FILE, description="A file of variables; not in a settings file.")
+    secrets_dir: Path | None = Field(
+        default=None, description="A directory of one-value files; not in a settings file."
+    )
+    app: Reference | None = Field(
+        default=None,
+        description="For the command line: the BackgroundJobs of the code, or a function that returns them, as "
+        '"package.module:name"; none where the settings name all jobs.',
+    )
+    application: str = Field(
+        default="bgjobs", min_length=1, description="The name under which a persistent job store keeps these jobs."
+    )
+    scheduler: Literal["asyncio", "background", "blocking"] | None = Field(
+        default=None,
+        description="The kind of scheduler to create; by default asyncio where an event loop is running, else "
+        "background.",
+    )
+    timezone: Zone = Field(
+        default=None,
+        description="The time zone of jobs that name none; by default that of an existing scheduler, else UTC.",
+    )
+    shutdown_timeout: NonNegativeFloat = Field(
+        default=20.0, description="How many seconds running jobs get to finish when the jobs are closed."
+    )
+    log_runs: bool = Field(
+        default=False, description="Whether to log successful runs too; the command line does unless this is set."
+    )
+    jobstores: Tables = Field(default={}, repr=False, description="APScheduler's job stores, by alias.")
+    executors: Tables = Field(default={}, repr=False, description="APScheduler's executors, by alias.")
+    job_defaults: JobDefaults = Field(default_factory=JobDefaults, description="Options of jobs that do not set them.")
+    jobs: dict[str, JobSettings] = Field(default={}, description="The jobs, by key.")
 
     _sources: Sources = PrivateAttr(default_factory=Sources)
 
     def __init__(self, **values: Any) -> None:
         sources = read(type(self), values)
-        problems = list(sources.problems)
+        problems = sources.problems
         try:
-            # Past BaseSettings, whose part is done: with PYDANTIC_SETTINGS_DEBUG it would log all values.
+            # Not BaseSettings.__init__: it would read the sources again, and log all values if it is asked to debug.
             BaseModel.__init__(self, **sources.data)
         except ValidationError as exc:
-            problems += [_problem(error, sources) for error in exc.errors(include_url=False, include_input=False)]
+            problems += mistakes(exc, "setting", sources.nearest_place, _known)
         if problems:  # outside the handler: the error of pydantic holds the values
             raise ConfigurationError.of_many(problems, "the settings")
         self._sources = sources
 
     @classmethod
     def defaults(cls) -> Self:
-        """Settings that nobody has set: reads neither environment nor file."""
+        """Return the defaults alone; reads neither the environment nor any file."""
         return cls.model_construct()
 
     def job(self, key: str) -> JobSettings | None:
-        """What the settings say of the job with this key, in whatever spelling; ``None`` for nothing."""
+        """Return the settings of the job with this key, in any spelling; ``None`` where it has none."""
         if key in self.jobs:
             return self.jobs[key]
         return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
 
     def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
-        """An error for each job that is none of these, which are registered."""
+        """Return an error for each job in the settings that is not among these keys, which are registered."""
         known = {fold(key) for key in keys}
         return [
             ConfigurationError(
-                f"the settings speak of a job {key!r}, which is not registered{did_you_mean(key, keys)}; register it "
-                "in code, or say where it is: job = 'package.module:Name'",
+                f"the settings have a job {key!r}, which is not registered{did_you_mean(key, keys)}; register it in "
+                "code, or give its class or function: job = 'package.module:Name'",
                 "jobs",
             )
             for key in self.jobs
             if fold(key) not in known
         ]
 
-    def place(self, *way: str) -> str | None:
-        """Where a setting was given: a variable, or a file and the key in it; ``None`` for one that was not.
+    def place(self, *loc: str) -> str | None:
+        """Return where a setting was given: a variable, or a file and the path in it; ``None`` where it was not.
 
         Args:
-            way: The way to it, as in ``"jobs", "data-sync", "cron"``; the key of a job in any spelling. For a table,
-                the place of the first value in it is returned.
+            loc: The path to it, such as ``"jobs", "data-sync", "cron"``, with the key of a job in any spelling. For a
+                table, the place of the first value in it is returned.
         """
-        places, wanted = self._sources.places, _folded(way)
-        if way in places:
-            return places[way]
-        return next((place for known, place in places.items() if _folded(known[: len(way)]) == wanted), None)
+        return self._sources.place(loc)
 
     def refuse_configuration(self) -> None:
-        """Raise `ConfigurationError` where these settings configure a scheduler, which the code gives configured."""
+        """Raise `ConfigurationError` if these settings configure the scheduler: the code gives a configured one."""
         problems = [
-            f"{self._sources.place((name,))}: the code gives a scheduler, which is configured there"
+            f"{self._sources.place((name,))}: the code gives a scheduler, so configure it there"
             for name in ("scheduler", "jobstores", "executors")
             if getattr(self, name)
         ]
@@ -175,33 +170,27 @@ class BackgroundJobsSettings(BaseSettings):
             raise ConfigurationError.of_many(problems, "the settings")
 
     def configuration(self) -> dict[str, Any]:
-        """What APScheduler's ``configure`` is given, which takes it apart: a copy."""
+        """Return the arguments for APScheduler's ``configure``: a copy, because it takes them apart."""
         options = {"jobstores": self.jobstores, "executors": self.executors}
         defaults = self.job_defaults.model_dump(exclude_unset=True)
         return deepcopy({**{name: value for name, value in options.items() if value}, "job_defaults": defaults})
 
 
-def _problem(error: Mapping[str, Any], sources: Sources) -> str:
-    """A mistake that pydantic found, with its place and what would be right."""
-    way = tuple(map(str, error["loc"]))
-    place = sources.place(way)
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"{place}: there is no such setting{did_you_mean(way[-1], _known(way))}"
-    if kind in ("dict_type", "model_type", "model_attributes_type"):
-        return f"{place}: a table is needed; in a variable as JSON, or with a variable for each name in it"
-    if kind == "string_type":
-        return f"{place}: a text is needed, in quotes"
-    text = str(error.get("ctx", {}).get("error") or error["msg"])
-    return f"{place}: {text.removeprefix(''.join(f'{name}: ' for name in way[-1:]))}"
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the settings file, with which editors complete and check it."""
+    found = BackgroundJobsSettings.model_json_schema()
+    for name in ("config_file", "env_file", "secrets_dir"):
+        del found["properties"][name]
+    for name in _IN_CODE_ONLY:
+        del found["$defs"]["JobSettings"]["properties"][name]
+    found["properties"]["$schema"] = {"type": "string", "description": "Where this schema is, for editors."}
+    found["title"] = "Settings of bgjobs"
+    found["description"] = "See configuration.md; in the environment the same names follow BGJOBS__."
+    return {"$schema": GenerateJsonSchema.schema_dialect, **found}
 
 
-def _known(way: Way) -> Collection[str]:
-    """The settings that there are where `way` leads."""
-    if way[0] == "jobs" and len(way) == 3:
-        return JobSettings.model_fields.keys() - {"trigger", "key"}
-    return (JobDefaults if way[0] == "job_defaults" and len(way) == 2 else BackgroundJobsSettings).model_fields
-
-
-def _folded(way: Way) -> Way:
-    return tuple(fold(name) for name in way)
+def _known(loc: Loc) -> Iterable[str]:
+    """The settings that exist in the table that `loc` leads into."""
+    if loc[0] == "jobs" and len(loc) == 3:
+        return JobSettings.model_fields.keys() - _IN_CODE_ONLY
+    return (JobDefaults if loc[0] == "job_defaults" and len(loc) == 2 else BackgroundJobsSettings).model_fields

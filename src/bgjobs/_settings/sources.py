@@ -1,56 +1,52 @@
-"""Where settings come from, and how the sources become one.
+"""Reads the sources of the settings and merges them into one table that knows where each value was given.
 
-Highest first: the arguments, the environment, an env file, a secrets directory, a settings file.
+From highest to lowest precedence: the arguments, the environment, the env file, the secrets directory, the settings
+file. Each source becomes a flat list of values:
+
+    path                                place                              value
+    ("jobs", "data_sync", "cron")       BGJOBS__JOBS__DATA_SYNC__CRON      "@hourly"
+    ("jobs", "data-sync", "timeout")    jobs.toml: jobs.data-sync.timeout  30
 
 Names that users choose (keys of jobs, aliases, names of arguments) are equal when they are equal without case and
-separators, in whatever source they stand: the environment cannot say ``morning-notifications`` or ``DataSync``.
+separators, in every source: the environment cannot say ``data-sync`` or ``DataSync``.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dotenv import dotenv_values  # comes with pydantic-settings
-from dotenv.parser import parse_stream
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
 from .._errors import ConfigurationError, did_you_mean
-from .files import read_file, read_text
-from .keys import fold
+from .._options import Loc, fold
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
 
-#: The way to a value: ``("jobs", "data-sync", "cron")``.
-Way = tuple[str, ...]
 
-
-def is_free(way: Way) -> bool:
-    """Whether the names in this table are the user's own."""
-    return way in (("jobs",), ("jobstores",), ("executors",)) or (len(way) == 3 and way[::2] == ("jobs", "kwargs"))
-
-
-@dataclass(repr=False, eq=False)
-class Layer:
-    """What one source says.
+class Value(NamedTuple):
+    """A value as one source gives it.
 
     Attributes:
-        data: Its settings.
-        place: Names a place in it, for people.
-        spells: Whether its spelling of a name is the one to be shown.
+        loc: The path to it, in the spelling of the source.
+        place: Where it was given, for people.
+        value: The value; never a table, except an empty one.
     """
 
-    data: Mapping[str, Any]
-    place: Callable[[Way], str]
-    spells: bool
+    loc: Loc
+    place: str
+    value: Any
 
 
 @dataclass(repr=False)
@@ -58,61 +54,76 @@ class Sources:
     """Everything that the sources of one `BackgroundJobsSettings` say.
 
     Attributes:
-        data: The settings, merged.
-        places: Where each value was said, by the way to it.
-        problems: The mistakes that stand in the way.
+        data: The merged settings.
+        places: Where each value was given, by its folded path.
+        problems: Mistakes in the sources themselves.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
-    places: dict[Way, str] = field(default_factory=dict)
+    places: dict[Loc, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def place(self, way: Way) -> str:
-        """The place of a value, or of the first in a table."""
-        ends = range(len(way), 0, -1)
-        near = (place for end in ends for known, place in self.places.items() if known[:end] == way[:end])
-        return next(near, "the settings")
+    def place(self, loc: Loc) -> str | None:
+        """Where a value, or the first value in a table, was given; ``None`` where no source gives one."""
+        folded = _folded(loc)
+        inside = (place for known, place in self.places.items() if known[: len(folded)] == folded)
+        return self.places.get(folded) or next(inside, None)
+
+    def nearest_place(self, loc: Loc) -> str:
+        """Where a value or, for one that is missing or inside another one, the nearest table around it was given."""
+        places = (self.place(loc[:end]) for end in range(len(loc), 0, -1))
+        return next((place for place in places if place), "the settings")
 
 
-def read(settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> Sources:
-    """Read all sources, and merge them.
+def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sources:
+    """Read all sources and merge them.
 
     Args:
         settings_cls: The model of the settings.
-        values: Its arguments.
+        arguments: The arguments of its constructor.
     """
     sources = Sources()
-    layers = [Layer(values, lambda way: f"argument {'.'.join(way)}", spells=True)]
-    decided = set()
-    for name, kind in _KINDS.items():
-        above = {key: value for layer in reversed(layers) for key, value in layer.data.items()}
-        if DEFAULT_ENV_FILE.is_file():
-            above.setdefault("env_file", DEFAULT_ENV_FILE)
-        decided.add(name)
+    layers = [
+        [Value(loc, f"argument {'.'.join(loc)}", value) for loc, value in _flat(arguments)],
+        _variables(settings_cls, {name: (value, name) for name, value in os.environ.items()}, sources.problems),
+    ]
+    read_already: set[str] = set()
+    for name, source in _SOURCES.items():
+        default = DEFAULT_ENV_FILE if name == "env_file" and DEFAULT_ENV_FILE.is_file() else None
+        path = next((value for layer in layers for loc, _, value in layer if loc == (name,)), default)
         try:
-            layer = kind(settings_cls, above.get(name), sources.problems)
+            layers.append([] if path is None else source(settings_cls, Path(path).expanduser(), sources.problems))
         except ConfigurationError as exc:
             sources.problems.append(str(exc))
-            continue
-        late = decided & layer.data.keys()
-        sources.problems += [f"{layer.place((key,))}: {key} is needed before this is read" for key in sorted(late)]
-        layers.append(layer)
-    _Merge(sources, layers)
+            layers.append([])
+        read_already.add(name)
+        late = [place for loc, place, _ in layers[-1] if loc[0] in read_already]
+        sources.problems += [f"{place}: set this in a source of higher precedence" for place in late]
+    _merge(layers, sources)
     return sources
 
 
 # -- the sources -----------------------------------------------------------------------------------------------------
 
 
+def _flat(table: Mapping[Any, Any], loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
+    """The values in a table and in the tables in it, with their paths."""
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, (*loc, str(name)))
+        else:
+            yield (*loc, str(name)), value
+
+
 class _Variables(EnvSettingsSource):
-    """Variables of the environment, or what is named like them."""
+    """Reads variables as pydantic-settings reads the environment, wherever they come from."""
 
     def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
         super().__init__(settings_cls)
         self.env_vars = parse_env_vars(variables, ignore_empty=True, parse_none_str=self.env_parse_none_str)
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """What is meant as JSON, decoded; everything else stays text, and is judged by the type of its setting."""
+        """Decode a JSON table or list; keep everything else as text, which its setting or its parameter converts."""
         if not (isinstance(value, str) and value.startswith(("{", "["))):
             return value
         try:
@@ -121,155 +132,150 @@ class _Variables(EnvSettingsSource):
             return value
 
 
-def _layer(
-    settings_cls: type[BaseSettings], variables: Mapping[str, str], problems: list[str], where: Callable[[str], str]
-) -> Layer:
-    """What variables say; `where` names the place of one."""
-    names: dict[str, str] = {}
-    for name in variables:
-        if (other := names.setdefault(name.upper(), name)) != name:
-            problems.append(f"{where(name)}: the same variable as {other}; keep one")
-        known = name[len(PREFIX) :].split("__", 1)[0].lower()
-        if known not in settings_cls.model_fields:
-            problems.append(f"{where(name)}: there is no such setting{did_you_mean(known, settings_cls.model_fields)}")
-
-    def place(way: Way) -> str:
-        ways = [PREFIX + "__".join(way[:end]).upper() for end in range(len(way), 0, -1)]
-        holds = (names[name] for name in ways if name in names)  # the value itself, or JSON with it
-        begins = (names[name] for name in names if name.startswith(ways[0]))
-        return where(next(holds, None) or next(begins))
-
-    data = _Variables(settings_cls, variables)()
-    for table in ("jobstores", "executors"):
-        if table in data:
-            data[table] = _numbers(data[table])
-    return Layer(data, place, spells=False)
+def _variables(
+    settings_cls: type[BaseSettings], variables: Mapping[str, tuple[str, str]], problems: list[str]
+) -> list[Value]:
+    """The values of variables, which are given by name as text and place."""
+    ours = {name.upper(): found for name, found in variables.items() if _is_ours(name)}
+    for name, (_, place) in ours.items():
+        setting = name[len(PREFIX) :].split("__", 1)[0].lower()
+        if setting not in settings_cls.model_fields:
+            problems.append(f"{place}: there is no such setting{did_you_mean(setting, settings_cls.model_fields)}")
+    values = []
+    for loc, value in _flat(_Variables(settings_cls, {name: text for name, (text, _) in ours.items()})()):
+        # The variable of this value, or the one with the JSON that it stands in.
+        names = (PREFIX + "__".join(loc[:end]).upper() for end in range(len(loc), 0, -1))
+        place = next(ours[name][1] for name in names if name in ours)
+        values.append(Value(loc, place, _scalar(value) if loc[0] in ("jobstores", "executors") else value))
+    return values
 
 
-def _numbers(value: Any) -> Any:
-    """Whole numbers and truth values of text, for what no annotation tells the type of: APScheduler's own options."""
-    if isinstance(value, Mapping):
-        return {name: _numbers(inner) for name, inner in value.items()}
-    if value in ("true", "false"):
-        return value == "true"
-    if isinstance(value, str) and value.lstrip("-").isdecimal() and str(int(value)) == value:
-        return int(value)
-    return value
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX)
 
 
-def _environment(settings_cls: type[BaseSettings], _: object, problems: list[str]) -> Layer:
-    variables = {}
-    for name, value in os.environ.items():
-        if name.upper().startswith(PREFIX):
-            variables[name] = value
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-                problems.append(
-                    f"{name}: the quotes around the value are part of it; write it without (an env file of Docker "
-                    "keeps quotes)"
-                )
-                variables[name] = value[1:-1]
-        elif name.upper().startswith(PREFIX[:-1]):
-            rest = name[len(PREFIX) - 1 :]
-            if rest.split("__", 1)[0].lower() in settings_cls.model_fields:
-                problems.append(f"{name}: two underscores follow BGJOBS; did you mean {PREFIX}{rest}?")
-    return _layer(settings_cls, variables, problems, str)
+def _scalar(value: Any) -> Any:
+    """A whole number or truth value in a text: APScheduler's own options have no annotations that would convert it."""
+    return json.loads(value) if re.fullmatch(r"true|false|-?(0|[1-9][0-9]*)", str(value)) else value
 
 
-def _env_file(settings_cls: type[BaseSettings], named: Any, problems: list[str]) -> Layer:
-    path = Path(named or "").expanduser()
-    text = read_text(path) if named is not None else ""
-    bindings = list(parse_stream(io.StringIO(text)))
-    problems += [
-        f"{path}: line {binding.original.line} is not of the form NAME=value"
-        for binding in bindings
-        if PREFIX in binding.original.string and (binding.error or binding.value is None)
-    ]
-    readable = "".join(binding.original.string for binding in bindings if not binding.error)
-    lines = dotenv_values(stream=io.StringIO(readable))
-    variables = {name: value for name, value in lines.items() if value and name.upper().startswith(PREFIX)}
-    return _layer(settings_cls, variables, problems, lambda name: f"{path}: {name}")
+def _env_file(settings_cls: type[BaseSettings], path: Path, problems: list[str]) -> list[Value]:
+    lines = dotenv_values(stream=io.StringIO(_text(path)))
+    return _variables(settings_cls, {name: (text, f"{path}: {name}") for name, text in lines.items() if text}, problems)
 
 
-def _secrets(settings_cls: type[BaseSettings], named: Any, problems: list[str]) -> Layer:
-    directory, variables = Path(named or "").expanduser(), {}
+def _secrets(settings_cls: type[BaseSettings], path: Path, problems: list[str]) -> list[Value]:
     try:
-        paths = sorted(directory.iterdir()) if named is not None else []
+        files = sorted(file for file in path.iterdir() if _is_ours(file.name))
     except OSError as exc:
-        raise ConfigurationError(f"{directory}: the secrets directory cannot be read: {exc.strerror}") from exc
-    for path in paths:
-        if path.name.upper().startswith(PREFIX):
-            variables[path.name] = read_text(path).strip()
-    return _layer(settings_cls, variables, problems, lambda name: str(directory / name))
+        raise ConfigurationError(f"{path}: the secrets directory cannot be read: {exc.strerror}") from exc
+    return _variables(settings_cls, {file.name: (_text(file).strip(), str(file)) for file in files}, problems)
 
 
-def _settings_file(_: type[BaseSettings], named: Any, __: list[str]) -> Layer:
-    path = Path(named or "").expanduser()
-    data = read_file(path) if named is not None else {}
-    return Layer(data, lambda way: f"{path}: {'.'.join(way)}", spells=True)
+def _settings_file(_: type[BaseSettings], path: Path, __: list[str]) -> list[Value]:
+    if path.suffix.lower() not in _LOADERS:
+        raise ConfigurationError(f"{path}: a settings file ends in .toml, .yaml, .yml or .json")
+    kind, load = _LOADERS[path.suffix.lower()]
+    text = _text(path)
+    try:
+        data = load(text)
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"{path}: reading YAML needs PyYAML; install bgjobs[yaml], or write the settings as TOML"
+        ) from exc
+    except Exception as exc:  # each parser has its own, and values can be out of range
+        raise ConfigurationError(f"{path}: not valid {kind}{_position(exc)}") from exc
+    if not isinstance(data, dict | None):
+        raise ConfigurationError(f"{path}: not valid: a {kind} file of settings is a table of names and values")
+    values = {name: value for name, value in (data or {}).items() if name != "$schema"}  # which is for editors
+    return [Value(loc, f"{path}: {'.'.join(loc)}", value) for loc, value in _flat(values)]
 
 
-#: The sources below the arguments, highest first, by the setting that names each.
-_KINDS: dict[str, Callable[[type[BaseSettings], Any, list[str]], Layer]] = {
-    "": _environment,
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as exc:
+        raise ConfigurationError(f"{path}: there is no such file") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{path}: cannot be read: it is not UTF-8 (byte {exc.start})") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def _position(exc: Exception) -> str:
+    """What a parser says, unless it quotes the file, which may hold passwords; then the position alone."""
+    if isinstance(exc, tomllib.TOMLDecodeError | json.JSONDecodeError):
+        return f": {exc}"
+    mark = getattr(exc, "problem_mark", None)
+    return f" (at line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+
+
+_LOADERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    ".toml": ("TOML", tomllib.loads),
+    ".yaml": ("YAML", _yaml),
+    ".yml": ("YAML", _yaml),
+    ".json": ("JSON", json.loads),
+}
+
+#: The sources that a setting names, from highest to lowest precedence.
+_SOURCES: dict[str, Callable[[type[BaseSettings], Path, list[str]], list[Value]]] = {
     "env_file": _env_file,
     "secrets_dir": _secrets,
     "config_file": _settings_file,
 }
 
 
-# -- one of many -----------------------------------------------------------------------------------------------------
+# -- the merge -------------------------------------------------------------------------------------------------------
 
 
-class _Merge:
-    """Merges layers into `Sources`, lowest first, so that a higher one replaces single values of a lower one."""
+def _folded(loc: Loc) -> Loc:
+    """A path in which the names that users choose are folded."""
+    return tuple(fold(name) if _is_free(loc[:depth]) else name for depth, name in enumerate(loc))
 
-    def __init__(self, sources: Sources, layers: Sequence[Layer]) -> None:
-        self._sources = sources
-        self._names: dict[Way, str] = {}  # the spelling to be shown, by the way with its free names folded
-        for layer in sorted(layers, key=lambda layer: not layer.spells):
-            self._spell(layer.data, ())
-        for layer in reversed(layers):
-            self._merge(layer, layer.data, sources.data, (), ())
 
-    def _spell(self, data: Mapping[str, Any], folded: Way) -> None:
-        for key, value in data.items():
-            way = (*folded, fold(str(key)) if is_free(folded) else str(key))
-            self._names.setdefault(way, str(key))
-            if isinstance(table := _table(value, way), Mapping):
-                self._spell(table, way)
+def _is_free(loc: Loc) -> bool:
+    """Whether users choose the names in this table."""
+    return loc in (("jobs",), ("jobstores",), ("executors",)) or (len(loc) == 3 and loc[::2] == ("jobs", "kwargs"))
 
-    def _merge(self, layer: Layer, data: Mapping[str, Any], into: dict[str, Any], here: Way, folded: Way) -> None:
-        """Merge one table of a layer; `here` is the way in the layer, `folded` that way with its free names folded."""
-        spelled: dict[str, str] = {}
-        for key, value in data.items():
-            there, way = (*here, str(key)), (*folded, fold(str(key)) if is_free(folded) else str(key))
-            if not isinstance(key, str) and "kwargs" not in here:
-                self._tell(layer, there, f"the key {key!r} is no text; put it in quotes")
-            if spelled.setdefault(way[-1], str(key)) != str(key):
-                self._tell(layer, there, f"{spelled[way[-1]]!r} and {key!r} are the same name; keep one")
-            self._put(layer, _table(value, way), into, there, way)
 
-    def _put(self, layer: Layer, value: Any, into: dict[str, Any], there: Way, way: Way) -> None:
-        name = self._names[way]
-        shown = tuple(self._names[way[:end]] for end in range(1, len(way) + 1))
-        if isinstance(value, Mapping):
+def _merge(layers: Sequence[Sequence[Value]], sources: Sources) -> None:
+    """Merge layers, given from highest to lowest: a value of a higher layer replaces that of a lower one."""
+    names = _names(layers, sources.problems)
+    places: dict[Loc, str] = {}
+    for loc, place, value in (value for layer in reversed(layers) for value in layer):
+        folded = _folded(loc)
+        shown = [names[folded[:end]] for end in range(1, len(loc) + 1)]
+        is_table = isinstance(value, Mapping)
+        into = sources.data
+        for name in shown if is_table else shown[:-1]:
             if not isinstance(into.get(name), dict):
                 into[name] = {}
-                self._sources.places.pop(shown, None)
-            self._merge(layer, value, into[name], there, way)
-            return
-        if isinstance(into.get(name), dict):
-            for known in [known for known in self._sources.places if known[: len(shown)] == shown]:
-                del self._sources.places[known]
-        into[name] = value
-        self._sources.places[shown] = layer.place(there)
-
-    def _tell(self, layer: Layer, way: Way, problem: str) -> None:
-        self._sources.problems.append(f"{layer.place(way)}: {problem}")
+            into = into[name]
+        if not is_table:
+            into[shown[-1]] = value
+        places[folded] = place
+    found = (_folded(loc) for loc, _ in _flat(sources.data))
+    sources.places = {loc: places[loc] for loc in found}  # without those of values that were replaced
 
 
-def _table(value: Any, way: Way) -> Any:
-    """The options that were set in a model that was given as a job."""
-    if isinstance(value, BaseModel) and len(way) == 2:
-        return {name: getattr(value, name) for name in value.model_fields_set}
-    return value
+def _names(layers: Sequence[Sequence[Value]], problems: list[str]) -> dict[Loc, str]:
+    """The name to show for each folded path: code and files show names as people write them, variables cannot."""
+    code, *variables, file = layers
+    names: dict[Loc, str] = {}
+    for layer in (code, file, *variables):
+        spelled: dict[Loc, str] = {}
+        clashes: dict[tuple[Loc, str], str] = {}
+        for loc, place, _ in layer:
+            for end, name in enumerate(loc, 1):
+                folded = _folded(loc[:end])
+                names.setdefault(folded, name)
+                if (other := spelled.setdefault(folded, name)) != name:
+                    clashes.setdefault((folded, name), f"{place}: {other!r} and {name!r} are the same name; keep one")
+        problems += clashes.values()
+    return names
