@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from loguru import logger
 
+from bgjobs._runs.threads import waits as times  # no public name: users have `shutdown_timeout` alone
 from stage import KINDS, Records
 
 
@@ -23,6 +25,21 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(name="kind", params=KINDS)
 def _kind(request: pytest.FixtureRequest) -> str:
     """Each kind of scheduler in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(name="waits")
+def _waits() -> Generator[Any]:
+    """The waiting times of the package, for a test to shorten single ones; as before after it."""
+    before = dict(vars(times))
+    yield times
+    vars(times).clear()
+    vars(times).update(before)
+
+
+@pytest.fixture(name="colour", params=["async", "sync"])
+def _colour(request: pytest.FixtureRequest) -> str:
+    """Async and sync code in turn."""
     return str(request.param)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bgjobs.__main__ import main
-from bgjobs._logging import unconfigure_logging
+from bgjobs._runs.log import unconfigure_logging
 from bgjobs._runs.threads import waits
 
 JOBS = """
@@ -298,7 +298,7 @@ class TestProcesses:
         with process("run", "--config", "shop.toml") as bgjobs:
             _, err = stopped(bgjobs, "begun", signal.SIGTERM)
         assert bgjobs.returncode == 1
-        assert "job 'it' did not end in time and is left behind" in err
+        assert "job 'it' did not end within the shutdown_timeout and was abandoned" in err
 
     @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
     def test_one_run_is_asked_to_end(self, stop: signal.Signals) -> None:

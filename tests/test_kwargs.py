@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from bgjobs import CancellationToken, ConfigurationError
 from bgjobs._job import Job, Target
-from bgjobs._settings.kwargs import converted
+from bgjobs._registration import converted
 
 if TYPE_CHECKING:
     from nowhere import Elsewhere  # type: ignore[import-not-found]

@@ -32,11 +32,12 @@ from bgjobs import (
     DuplicateJobError,
     LifecycleError,
 )
-from bgjobs._runs.threads import waits
 from stage import (
     CLASSES,
     LIMIT,
     NIGHTLY,
+    PEEKING,
+    Peeking,
     Waiter,
     cold,
     event_loop_in_a_thread,
@@ -45,7 +46,6 @@ from stage import (
     often,
     stage,
     until,
-    warm,
 )
 
 
@@ -76,25 +76,61 @@ class TestWarmUp:
 
     async def test_in_an_event_loop_the_scheduler_is_an_asyncio_one(self) -> None:
         """Without a scheduler, warm-up in a coroutine makes an `AsyncIOScheduler`."""
-        async with cold().add_background_job(nothing, cron=NIGHTLY) as jobs:
-            assert isinstance(jobs._lifecycle._bridge.scheduler, AsyncIOScheduler)  # type: ignore[union-attr]
+        async with cold(None, **PEEKING).add_background_job(nothing, cron=NIGHTLY):
+            assert isinstance(Peeking.scheduler, AsyncIOScheduler)
 
     def test_elsewhere_it_is_a_background_one(self) -> None:
         """Without a scheduler, warm-up in plain code makes a `BackgroundScheduler`."""
-        with cold().add_background_job(nothing, cron=NIGHTLY) as jobs:
-            assert isinstance(jobs._lifecycle._bridge.scheduler, BackgroundScheduler)  # type: ignore[union-attr]
+        with cold(None, **PEEKING).add_background_job(nothing, cron=NIGHTLY) as jobs:
+            assert isinstance(Peeking.scheduler, BackgroundScheduler)
             assert repr(jobs) == "<BackgroundJobs warm, 1 jobs>"
 
     async def test_the_settings_may_name_the_kind(self) -> None:
         """``scheduler = "background"`` holds in an event loop, too."""
-        settings = BackgroundJobsSettings.defaults().model_copy(update={"scheduler": "background"})
-        async with BackgroundJobs(settings=settings) as jobs:
-            assert isinstance(jobs._lifecycle._bridge.scheduler, BackgroundScheduler)  # type: ignore[union-attr]
+        settings = BackgroundJobsSettings.defaults().model_copy(update={"scheduler": "background", **PEEKING})
+        async with BackgroundJobs(settings=settings):
+            assert isinstance(Peeking.scheduler, BackgroundScheduler)
 
     def test_twice_is_an_error(self) -> None:
         """Jobs are warmed up once."""
-        with cold() as jobs, pytest.raises(LifecycleError, match="warm already"):
+        with cold() as jobs, pytest.raises(LifecycleError, match="already warmed up"):
             jobs.warm_up()
+
+    def test_while_closing_it_is_refused(self) -> None:
+        """The two exclude each other; the error says to wait."""
+        started, refused = threading.Event(), Waiter()
+        jobs = cold()
+
+        def slow(cancellation_token: CancellationToken) -> None:
+            started.set()
+            cancellation_token.wait(LIMIT)
+            try:
+                jobs.warm_up()
+            except LifecycleError as exc:
+                refused(str(exc))
+
+        with jobs.add_background_job(slow, trigger=now()):
+            assert started.wait(LIMIT)
+        assert refused.seen == ["the jobs are being warmed up or closed by another thread; wait for that to end"]
+
+    def test_a_job_may_add_jobs_meanwhile(self) -> None:
+        """On a running scheduler the first immediate run comes before the last job is scheduled."""
+        scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(2)})
+        scheduler.start()
+        jobs, added = cold(scheduler), Waiter()
+
+        def add() -> None:
+            for n in range(20):
+                jobs.add_background_job(nothing, key=f"added-{n}", cron=NIGHTLY)
+            added()
+
+        jobs.add_background_job(add, cron=NIGHTLY, run_immediately=True)
+        for n in range(200):
+            jobs.add_background_job(nothing, key=f"job-{n}", cron=NIGHTLY)
+        with jobs:
+            added.wait()
+            assert len(scheduler.get_jobs()) == 221
+        scheduler.shutdown()
 
     def test_an_asyncio_scheduler_needs_a_running_loop(self) -> None:
         """The error says what to call instead; nothing is half done."""
@@ -234,7 +270,12 @@ class TestRunImmediately:
 
         with stage(kind, register):
             try:
-                until(lambda: any("was skipped: a run is going already" in text for text in records.texts("INFO")))
+                until(
+                    lambda: any(
+                        "was skipped: a run in progress counts as the immediate one" in text
+                        for text in records.texts("INFO")
+                    )
+                )
             except AssertionError:  # the immediate run came first: then it is the scheduled one that is skipped
                 assert any("still running since" in text for text in records.texts("WARNING"))
             finally:
@@ -322,7 +363,7 @@ class TestSomebodyElsesScheduler:
     def test_its_time_zone_is_taken_and_told_once(self, records: Any) -> None:
         """Jobs that name no zone run in the scheduler's."""
         jobs = cold(BackgroundScheduler(timezone="Asia/Tokyo")).add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Asia/Tokyo"  # type: ignore[union-attr]
+        assert jobs.status()[0].timezone == "Asia/Tokyo"
         assert records.texts("INFO") == ["jobs without a time zone of their own run in the scheduler's: Asia/Tokyo"]
 
     def test_the_settings_zone_goes_before_it(self) -> None:
@@ -330,7 +371,7 @@ class TestSomebodyElsesScheduler:
         settings = BackgroundJobsSettings(timezone="Europe/Rome")
         jobs = BackgroundJobs(BackgroundScheduler(timezone="Asia/Tokyo"), settings=settings)
         jobs.add_background_job(nothing, cron=NIGHTLY)
-        assert str(jobs._lifecycle.ledger.jobs["nothing"].schedule.trigger.timezone) == "Europe/Rome"  # type: ignore[union-attr]
+        assert jobs.status()[0].timezone == "Europe/Rome"
 
     def test_two_facades_share_a_scheduler(self) -> None:
         """Each has its own jobs; closing one leaves the other's."""
@@ -367,197 +408,6 @@ class TestSomebodyElsesScheduler:
 
 async def in_loop(call: Any) -> None:
     call()
-
-
-class TestClosing:
-    def test_closed_jobs_can_be_warmed_up_again(self, kind: str) -> None:
-        """On the same scheduler, in a new event loop or thread, they run as before."""
-        seen = Waiter()
-        jobs = cold(CLASSES[kind](timezone="UTC")).add_background_job(
-            lambda: seen(), key="k", cron=NIGHTLY, run_immediately=True
-        )
-        for times in (1, 2, 3):
-            with warm(kind, jobs):
-                seen.wait(times)
-            assert not jobs.is_warm
-
-    def test_a_scheduler_of_our_own_is_made_anew(self) -> None:
-        """Without a scheduler, background and asyncio may take turns."""
-        seen = Waiter()
-        jobs = cold().add_background_job(lambda: seen(), key="k", cron=NIGHTLY, run_immediately=True)
-        with jobs:
-            seen.wait(1)
-
-        async def in_a_loop() -> None:
-            async with jobs:
-                await asyncio.to_thread(seen.wait, 2)
-
-        asyncio.run(in_a_loop())
-
-    def test_running_jobs_are_awaited(self, kind: str) -> None:
-        """`close` comes back when the run is over, its handler and scope included."""
-        seen, started = Waiter(), threading.Event()
-
-        class Job:
-            async def action_to_do(self, cancellation_token: CancellationToken) -> None:
-                started.set()
-                await cancellation_token.wait_async()
-                raise ValueError("in the middle of it")
-
-            async def on_exception(self, exception: Exception) -> None:
-                await asyncio.sleep(0.05)
-                seen("handled")
-
-        with stage(kind, lambda jobs: jobs.add_background_job(Job, trigger=now())):
-            assert started.wait(LIMIT)
-        assert seen.seen == ["handled"]
-
-    def test_a_coroutine_that_does_not_heed_is_cancelled(self, kind: str, records: Any) -> None:
-        """After `shutdown_timeout` it is cancelled, and the close waits until it has ended."""
-        seen, started = Waiter(), threading.Event()
-
-        async def deaf() -> None:
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0.05)
-                seen("ended")
-
-        with stage(kind, lambda jobs: jobs.add_background_job(deaf, trigger=now()), shutdown_timeout=0.05):
-            assert started.wait(LIMIT)
-        assert seen.seen == ["ended"]
-        assert records.texts("WARNING") == ["job 'deaf' was cancelled"]
-
-    def test_a_thread_that_does_not_heed_is_left_behind(
-        self, kind: str, records: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It is named in a warning; when it fails later on, the failure is still logged and handled."""
-        monkeypatch.setattr(waits, "cancelled", 0.05)
-        seen, started, release = Waiter(), threading.Event(), threading.Event()
-
-        def deaf() -> None:
-            started.set()
-            release.wait(LIMIT)
-            raise ValueError("too late")
-
-        def register(jobs: BackgroundJobs) -> None:
-            jobs.add_background_job(deaf, trigger=now(), on_exception=lambda exc: seen(repr(exc)))
-
-        with stage(kind, register, shutdown_timeout=0.05) as jobs:
-            assert started.wait(LIMIT)
-            if kind == "asyncio":
-                asyncio.run_coroutine_threadsafe(jobs.aclose(), jobs._lifecycle._bridge.loop).result(LIMIT)  # type: ignore[union-attr, arg-type]
-            else:
-                jobs.close()
-            assert records.texts("WARNING") == ["job 'deaf' did not end in time and is left behind, still running"]
-            release.set()
-            assert seen.wait() == ["ValueError('too late')"]
-        assert records.texts("ERROR") == ["job 'deaf' failed: ValueError: too late"]
-
-    def test_no_run_begins_while_closing(self, kind: str) -> None:
-        """Ticks of a job during the drain make no run."""
-        seen, started, release = Waiter(), threading.Event(), threading.Event()
-
-        def slow(cancellation_token: CancellationToken) -> None:
-            started.set()
-            cancellation_token.wait(LIMIT)
-            seen("asked")
-            release.wait(0.3)
-
-        def register(jobs: BackgroundJobs) -> None:
-            jobs.add_background_job(slow, trigger=now())
-            jobs.add_background_job(lambda: seen("tick") if "asked" in seen.seen else None, key="k", trigger=often())
-
-        with stage(kind, register):
-            assert started.wait(LIMIT)
-        assert seen.seen == ["asked"]
-
-    async def test_close_in_an_event_loop_is_refused(self) -> None:
-        """It names `aclose`."""
-        async with cold() as jobs:
-            with pytest.raises(LifecycleError, match=r"use `await jobs.aclose\(\)`"):
-                jobs.close()
-
-    async def test_the_sync_context_manager_in_an_event_loop_is_refused(self) -> None:
-        """``with`` in a coroutine names ``async with``, before anything is started."""
-        jobs = cold()
-        with pytest.raises(LifecycleError, match="use `async with jobs:`"), jobs:
-            raise AssertionError("never entered")
-        assert not jobs.is_warm
-
-    def test_context_managers_refuse_a_blocking_scheduler(self) -> None:
-        """``with`` would never reach its body."""
-        jobs = cold(BlockingScheduler())
-        with pytest.raises(LifecycleError, match="call that, not `with`"), jobs:
-            raise AssertionError("never entered")
-
-        async def enter() -> None:
-            async with jobs:
-                raise AssertionError("never entered")
-
-        with pytest.raises(LifecycleError, match="would block the event loop"):
-            asyncio.run(enter())
-
-    async def test_aclose_serves_every_scheduler(self) -> None:
-        """A background scheduler in an async application is closed without blocking the loop."""
-        seen = Waiter()
-        jobs = cold(BackgroundScheduler(timezone="UTC")).add_background_job(lambda: seen(), key="k", trigger=now())
-        async with jobs:
-            await asyncio.to_thread(seen.wait)
-        assert not jobs.is_warm
-
-    def test_closing_twice_and_closing_what_is_cold_does_nothing(self) -> None:
-        """Neither is an error."""
-        jobs = cold()
-        jobs.close()
-        jobs.warm_up().close()
-        jobs.close()
-        asyncio.run(jobs.aclose())
-        assert not jobs.is_warm
-
-    @pytest.mark.parametrize("colour", ["sync", "async"])
-    def test_from_inside_a_job_it_is_only_requested(self, kind: str, colour: str) -> None:
-        """The job goes on to its end, and the jobs are closed after that."""
-        seen = Waiter()
-        jobs = cold(CLASSES[kind](timezone="UTC"))
-
-        async def aclosing() -> None:
-            await jobs.aclose()
-            seen("went on")
-
-        def closing() -> None:
-            jobs.close()
-            seen("went on")
-
-        jobs.add_background_job(closing if colour == "sync" else aclosing, key="k", trigger=now())
-        with warm(kind, jobs):
-            seen.wait()
-            until(lambda: not jobs.is_warm)
-
-    def test_a_scheduler_that_its_loop_left_behind_is_closed_all_the_same(self) -> None:
-        """After an ``asyncio.run`` that ended without `aclose`, closing cleans up and another warm-up works."""
-        seen = Waiter()
-        jobs = cold(AsyncIOScheduler(timezone="UTC"))
-        jobs.add_background_job(lambda: seen(), key="k", cron=NIGHTLY, run_immediately=True)
-
-        async def forget_to_close() -> None:
-            jobs.warm_up()
-            await asyncio.to_thread(seen.wait)
-
-        asyncio.run(forget_to_close())
-        jobs.close()
-        with warm("asyncio", jobs):
-            seen.wait(2)
-
-    async def test_lifespan_takes_the_application_or_nothing(self) -> None:
-        """The same method fits frameworks that pass the application and those that do not."""
-        jobs = cold()
-        async with jobs.lifespan(object()):
-            assert jobs.is_warm
-        async with jobs.lifespan():
-            assert jobs.is_warm
-        assert not jobs.is_warm
 
 
 SCRIPT = """

@@ -1,8 +1,7 @@
-"""What is published, and the rules of the house."""
+"""What is published."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import subprocess
@@ -38,27 +37,6 @@ BUILTINS = {
 ALIASES = {"Job"}
 
 every_public_name = pytest.mark.parametrize("name", PUBLIC)
-every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-
-
-def imports(path: Path) -> set[str]:
-    """The top-level packages that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add((node.module or "").partition(".")[0])
-    return found
-
-
-def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """The lines of a function, without its docstring and its decorators."""
-    first = function.body[0]
-    docstring = 0
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        docstring = (first.end_lineno or 0) - first.lineno + 1
-    return (function.end_lineno or 0) - function.lineno + 1 - docstring
 
 
 # -- what is exported ------------------------------------------------------------------------------------------------
@@ -171,29 +149,6 @@ def test_errors_are_also_builtin_ones(name: str) -> None:
 def test_errors_are_drawn_in_the_tree(name: str) -> None:
     """The picture of the tree has every error."""
     assert name in (sys.modules["bgjobs._errors"].__doc__ or "")
-
-
-# -- the house -------------------------------------------------------------------------------------------------------
-
-
-@every_module
-def test_modules_stay_short(path: Path) -> None:
-    """No module has more than 300 lines."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
-
-
-@every_module
-def test_functions_stay_short(path: Path) -> None:
-    """No function has more than 40 lines, its docstring not counted."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert not {f.name: n for f in functions if (n := code_lines(f)) > 40}
-
-
-def test_apscheduler_is_imported_at_the_border_only() -> None:
-    """One wing knows APScheduler."""
-    border = {path.parent.name for path in MODULES if "apscheduler" in imports(path)}
-    assert border == {"_apscheduler"}
 
 
 # -- the package -----------------------------------------------------------------------------------------------------

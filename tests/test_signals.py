@@ -1,63 +1,92 @@
-"""Ctrl-C and SIGTERM."""
+"""Ctrl-C and SIGTERM, while `jobs.run()` serves in the main thread."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 
-from bgjobs._runs.threads import waits
-from bgjobs._signals import on_stop_signal
-from stage import Waiter
+from bgjobs import BackgroundJobs, CancellationToken
+from stage import CLASSES, LIMIT, Waiter, cold, now, until
+
+
+def once(kind: str, job: Any) -> BackgroundJobs:
+    """Jobs on a scheduler of that kind, one of which runs this once."""
+    return cold(CLASSES[kind](timezone="UTC")).add_background_job(job, key="k", trigger=now())
+
+
+def send(number: signal.Signals) -> None:
+    """A signal to the process, as from a terminal or from its service manager."""
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
-    """Its echo, as of a signal to a process and to its group, is no second one."""
-    stopped = Waiter()
-    with on_stop_signal(stopped):
-        signal.raise_signal(number)
-        signal.raise_signal(number)
-        stopped.wait()
-    assert len(stopped.seen) == 1
+def test_the_first_signal_asks_to_stop(kind: str, number: signal.Signals, waits: Any) -> None:
+    """The running job is asked to end; an echo, as of a signal to a process and to its group, is no second one."""
+    waits.echo = LIMIT
+    asked = Waiter()
+
+    def job(cancellation_token: CancellationToken) -> None:
+        send(number)
+        asked(cancellation_token.wait(LIMIT))
+        send(number)
+
+    jobs = once(kind, job)
+    jobs.run()
+    assert asked.seen == [True]
+    assert not jobs.is_warm
 
 
-def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["background", "blocking"])
+def test_a_second_ctrl_c_interrupts(kind: str, waits: Any) -> None:
     """After the time of an echo, the handler from before is called."""
-    monkeypatch.setattr(waits, "echo", -1)
-    stopped = Waiter()
-    with pytest.raises(KeyboardInterrupt), on_stop_signal(stopped):  # noqa: PT012
-        for _ in range(1000):  # two that come together are one for Python
-            signal.raise_signal(signal.SIGINT)
-    assert len(stopped.seen) == 1
+    waits.echo = -1
+    release = threading.Event()
+
+    def job(cancellation_token: CancellationToken) -> None:
+        send(signal.SIGINT)
+        cancellation_token.wait(LIMIT)
+        while not (release.is_set() or release.wait(0.001)):  # two signals that come together are one for Python
+            send(signal.SIGINT)
+
+    jobs = once(kind, job)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run()
+    release.set()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    jobs.close()
 
 
-def test_outside_the_main_thread_nothing_is_done() -> None:
-    """Python takes no handlers there; the block runs all the same."""
-    before, seen = signal.getsignal(signal.SIGINT), []
-
-    def work() -> None:
-        with on_stop_signal(lambda: None):
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=work)
+def test_outside_the_main_thread_nothing_is_done(kind: str) -> None:
+    """Python takes no signal handlers there; the jobs run all the same, until they are closed."""
+    before, seen = signal.getsignal(signal.SIGINT), Waiter()
+    jobs = once(kind, lambda: seen(signal.getsignal(signal.SIGINT)))
+    thread = threading.Thread(target=jobs.run)
     thread.start()
-    thread.join()
-    assert seen == [before]
+    assert seen.wait() == [before]
+    until(lambda: jobs.is_warm)
+    jobs.close()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
 
 
-def test_other_signals_are_left_to_their_handlers() -> None:
+def test_other_signals_are_left_to_their_handlers(kind: str) -> None:
     """A signal that somebody else handles meanwhile asks for nothing."""
-    stopped, other = Waiter(), Waiter()
+    other, asked = Waiter(), Waiter()
+
+    def job(cancellation_token: CancellationToken) -> None:
+        send(signal.SIGUSR1)
+        other.wait()
+        asked(cancellation_token.is_cancellation_requested)
+        send(signal.SIGTERM)
+        asked(cancellation_token.wait(LIMIT))
+
     before = signal.signal(signal.SIGUSR1, lambda *_: other())
     try:
-        with on_stop_signal(stopped):
-            signal.raise_signal(signal.SIGUSR1)
-            assert stopped.seen == []
-            signal.raise_signal(signal.SIGTERM)
-            stopped.wait()
+        once(kind, job).run()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert len(other.seen) == 1
+    assert asked.seen == [False, True]

@@ -99,6 +99,14 @@ class TestRunJob:
         assert str(skipped.value).startswith("still running since")
         assert results.seen[0].outcome == "succeeded"
 
+    def test_it_waits_for_its_own_run(self) -> None:
+        """The result of another run that ends meanwhile is not taken for it."""
+        jobs = cold().add_background_job(Job, key="inner", cron=NIGHTLY)
+        jobs.add_background_job(lambda: run_job(jobs, "inner").run_id, key="outer", cron=NIGHTLY)
+        outer = run_job(jobs, "outer")
+        assert outer.outcome == "succeeded"
+        assert outer.value not in (None, outer.run_id)
+
     def test_mistakes_are_the_usual_errors(self) -> None:
         """An unknown key and a constructor that nothing fills."""
 
@@ -135,6 +143,18 @@ class TestWalk:
         assert {step.outcome for step in steps} == {"succeeded"}
         spring = [step.at.astimezone(ZoneInfo("Europe/Rome")).isoformat() for step in steps if step.at.month == 3][28]
         assert spring == "2026-03-29T03:00:00+02:00"
+
+    def test_the_hour_that_comes_twice_is_walked_twice(self) -> None:
+        """Each fire time between has a step, whatever the clock on the wall says."""
+        jobs = cold().add_background_job(Job, cron="0 0 * * * *", timezone="Europe/Rome")
+        start = datetime(2026, 10, 24, 22, 30, tzinfo=UTC)
+        steps = walk(jobs, start, start + timedelta(hours=4))
+        assert [(step.at.hour, step.outcome) for step in steps] == [(h, "succeeded") for h in (23, 0, 1, 2)]
+
+    def test_without_a_fire_time_it_is_empty(self) -> None:
+        """An hour in which nothing is due has no steps."""
+        jobs = cold().add_background_job(Job, cron=NIGHTLY)
+        assert walk(jobs, START, START + timedelta(hours=1)) == []
 
     def test_runs_that_take_long_overlap(self) -> None:
         """Of the runs each ten minutes, those during a run of 25 minutes are skipped."""

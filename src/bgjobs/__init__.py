@@ -2,6 +2,7 @@
 
 import typing
 
+from . import _settings
 from ._apscheduler.trigger import CronExpression, cron_trigger_arguments
 from ._errors import (
     BgjobsError,
@@ -16,24 +17,21 @@ from ._errors import (
 )
 from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
-from ._logging import configure_logging
 from ._options import BackgroundJobOptions
-from ._runs.outcome import Cancelled, Skipped
+from ._runs.log import configure_logging
 from ._runs.run import CurrentRun, current_run
-from ._runs.status import Health, JobStatus
+from ._runs.status import Cancelled, Health, JobStatus, Skipped
 from ._token import CancellationToken
 
 if typing.TYPE_CHECKING:  # what stands below would let a type checker take every name for known
-    from ._settings.model import BackgroundJobsSettings
+    from ._settings import BackgroundJobsSettings
 else:
 
     def __getattr__(name: str) -> object:
-        """Import the settings when they are first asked for: pydantic-settings is slow, and most modules do without."""
+        """Import the settings when they are first asked for."""
         if name == "BackgroundJobsSettings":
-            from ._settings.model import BackgroundJobsSettings
-
-            globals()[name] = BackgroundJobsSettings
-            return BackgroundJobsSettings
+            globals()[name] = _settings.BackgroundJobsSettings
+            return _settings.BackgroundJobsSettings
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

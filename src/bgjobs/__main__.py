@@ -20,13 +20,13 @@ from ._check import as_text, preview, rows
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
-from ._logging import configure_logging
 from ._registration import load
+from ._runs.log import configure_logging
 from ._runs.status import SUCCEEDED
+from ._runs.threads import InThread, drive, in_task
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
-from .testing import arun_job
 
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_logging(arguments.log_level, json=arguments.log_json)
     jobs = _jobs(arguments)
     if "log_runs" not in jobs._settings.model_fields_set:
-        jobs._lifecycle.ledger.log_runs = True
+        jobs._lifecycle.registry.log_runs = True
     if arguments.once is not None:
         return _once(jobs, arguments.once)
     try:
@@ -151,19 +151,26 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     """Run one job outside any scheduler; Ctrl-C and SIGTERM request its cancellation."""
 
     def drain() -> None:
-        jobs._lifecycle.ledger.drain(jobs._settings.shutdown_timeout)
+        jobs._lifecycle.registry.drain(jobs._settings.shutdown_timeout)
         _leave_hung_threads(jobs)
 
+    lifecycle, registry = jobs._lifecycle, jobs._lifecycle.registry
+    job = registry.job(key)
+    lifecycle.check_instance(job)
+    run = registry.new_run(job, registry.new_run_id(), datetime.now(UTC))
     with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start()):
-        result = asyncio.run(arun_job(jobs, key))
-    if result.error is not None:  # without a scheduler nothing else logs the traceback
-        logger.bind(job=key, run_id=result.run_id).opt(exception=result.error).error(f"job {key!r} ends with status 1")
-    return 0 if result.outcome == SUCCEEDED else FAILED
+        if run.target.is_coroutine:
+            asyncio.run(registry.run_alone(run, in_task))
+        else:
+            drive(registry.run_alone(run, InThread(lifecycle.loop)))
+    if run.error is not None:  # without a scheduler nothing else logs the traceback
+        logger.bind(job=key, run_id=run.run_id).opt(exception=run.error).error(f"job {key!r} ends with status 1")
+    return 0 if run.outcome == SUCCEEDED else FAILED
 
 
 def _leave_hung_threads(jobs: BackgroundJobs) -> None:
     """End the process at once if runs were abandoned, since the interpreter would wait for their threads."""
-    if jobs._lifecycle.ledger.abandoned:
+    if jobs._lifecycle.registry.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(FAILED)
@@ -172,7 +179,7 @@ def _leave_hung_threads(jobs: BackgroundJobs) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     jobs = _jobs(arguments)
     jobs._lifecycle.check()
-    found = rows(list(jobs._lifecycle.ledger.jobs.values()), jobs._settings, datetime.now(UTC))
+    found = rows(list(jobs._lifecycle.registry.jobs.values()), jobs._settings, datetime.now(UTC))
     if arguments.format == "json":
         _print_json({"jobs": [asdict(row) for row in found]})
     else:

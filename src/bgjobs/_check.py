@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ._cron.expression import Expression
-from ._runs.run import RegisteredJob
+from ._runs.status import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
 
 #: The clock changes of each time zone, by its id, since many jobs have one zone, and not every one can be hashed.

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar, Unpack
 
-import bgjobs  # for its settings, which are imported when they are first asked for
-
+from . import _settings  # its model is imported when it is first asked for
 from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._errors import DuplicateJobError, LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
@@ -34,8 +33,7 @@ class BackgroundJobs:
         scheduler: An `AsyncIOScheduler`, `BackgroundScheduler` or `BlockingScheduler` of APScheduler 3, running or not;
             its other jobs and listeners are left alone, and it is stopped only if bgjobs started it. ``None`` makes one
             at warm-up: asyncio where an event loop is running, else background, unless the settings name the kind.
-        settings: What the environment and a file say; ``None`` reads them; `BackgroundJobsSettings.defaults`
-            reads none.
+        settings: The settings; ``None`` reads the environment and files; `BackgroundJobsSettings.defaults` reads none.
         resolver: Gives each run of a class its instance and scope; ``None`` calls the class. May be set until warm-up.
 
     Raises:
@@ -47,14 +45,15 @@ class BackgroundJobs:
         self,
         scheduler: Any = None,
         *,
-        settings: bgjobs.BackgroundJobsSettings | None = None,
+        settings: _settings.BackgroundJobsSettings | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        self._settings = bgjobs.BackgroundJobsSettings() if settings is None else settings
+        self._settings = _settings.BackgroundJobsSettings() if settings is None else settings
         given = None if scheduler is None else SchedulerBridge(scheduler)
         if given is not None:
             self._settings.refuse_configuration()
         self._lifecycle = Lifecycle(given, self._settings)
+        self._registry = self._lifecycle.registry
         self.resolver = resolver
         for job in registered_by_settings(self._settings, self._lifecycle.timezone):
             self._lifecycle.add(job)
@@ -62,13 +61,13 @@ class BackgroundJobs:
     @property
     def resolver(self) -> Resolver | None:
         """What gives each run of a class its instance and scope; ``None`` calls the class."""
-        return self._lifecycle.runner.resolver
+        return self._registry.resolver
 
     @resolver.setter
     def resolver(self, resolver: Resolver | None) -> None:
         if self.is_warm:
             raise LifecycleError("the resolver can be set until warm_up(); these jobs are warm")
-        self._lifecycle.runner.resolver = resolver
+        self._registry.resolver = resolver
 
     @property
     def is_warm(self) -> bool:
@@ -107,25 +106,21 @@ class BackgroundJobs:
             The facade, so that calls chain.
 
         Raises:
-            CronFormatError: The cron text cannot be read.
+            CronFormatError: The cron expression cannot be parsed.
             NeverFiresError: No date can match it.
             DuplicateJobError: The key is taken.
             InvalidJobError: The job cannot be run as one.
             ConfigurationError: An option is wrong or unknown.
         """
         values = {} if options is None else {name: getattr(options, name) for name in options.model_fields_set}
-        named = {
-            "cron": cron,
-            "trigger": trigger,
-            "key": key,
-            "kwargs": kwargs,
-            "run_immediately": run_immediately or None,
-        }
+        named = {"cron": cron, "trigger": trigger, "key": key, "kwargs": kwargs}
         values |= {name: value for name, value in named.items() if value is not None} | more
+        if run_immediately:
+            values["run_immediately"] = True
         new = registered(
             job, values, on_exception=on_exception, settings=self._settings, timezone=self._lifecycle.timezone
         )
-        if new.key in self._lifecycle.ledger.jobs:
+        if new.key in self._registry.jobs:
             raise DuplicateJobError(
                 f"a job with the key {new.key!r} is registered already; set key to tell the two apart", new.key
             )
@@ -181,70 +176,78 @@ class BackgroundJobs:
 
     async def _serve(self) -> None:
         async with self:
-            await in_daemon_thread(self._lifecycle.stopped.wait)
-        if self._lifecycle.ledger.abandoned:  # a fresh executor has no hung thread that the end of the loop would await
+            await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopped.wait))
+        if self._registry.abandoned:  # a fresh executor has no hung thread that the end of the loop would wait for
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
     def run_now(self, key: str) -> str:
-        """Make one extra run as soon as its executor can, also of a paused job or one that is switched off.
+        """Run a job once more as soon as its executor can, even a paused one or one that is switched off.
 
         Returns:
-            The id of the run. When as many runs as allowed are going, it is skipped as any other would be.
+            The id of the run. It is skipped like any other run while ``max_instances`` runs are in progress.
 
         Raises:
             UnknownJobError: No job has this key.
             LifecycleError: The jobs are not warm.
         """
-        return self._lifecycle.run_now(self._lifecycle.ledger.job(key))
+        return self._lifecycle.run_now(self._registry.job(key))
 
     def pause(self, key: str) -> None:
-        """Make no further run of a job until `resume`; a run that is going is left to finish.
+        """Skip the runs of a job until `resume`; a run in progress is left to finish.
 
-        Takes along one-shots that have not run yet.
+        One-shots that have not run yet are removed.
 
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.pause(self._lifecycle.ledger.job(key))
+        job = self._registry.job(key)
+        if rows := self._lifecycle.rows:
+            rows.pause(key)
+        self._registry.pause(job)
 
     def resume(self, key: str) -> None:
-        """Go on with the schedule of a paused job, from now.
+        """Continue the schedule of a paused job from now on.
 
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.resume(self._lifecycle.ledger.job(key))
+        job = self._registry.job(key)
+        if rows := self._lifecycle.rows:
+            rows.resume(key)
+        self._registry.resume(job)
 
     def remove(self, key: str) -> None:
-        """Forget a job, with its one-shots; a run that is going is left to finish, with its ``on_exception``.
+        """Forget a job, with its one-shots; a run in progress is left to finish, with its ``on_exception``.
 
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._lifecycle.remove(self._lifecycle.ledger.job(key))
+        self._registry.job(key)
+        if rows := self._lifecycle.rows:
+            rows.remove(key)
+        self._registry.jobs.pop(key, None)
 
     def status(self) -> list[JobStatus]:
-        """One row a job, in the order of registration, from bgjobs' own bookkeeping: never waits for the scheduler."""
-        return self._lifecycle.ledger.status()
+        """One row a job, in the order of registration; never waits for the scheduler."""
+        return self._registry.status()
 
     def health(self) -> Health:
         """Whether the jobs are warm, the scheduler is running, and no job is overdue by more than ten seconds.
 
-        Cheap enough for a readiness probe, and never waits for the scheduler, which may be stuck in a job store.
+        Cheap enough for a readiness probe: it never waits for the scheduler.
         """
         return self._lifecycle.health()
 
     def close(self) -> None:
-        """Let no new run begin, ask the running ones to end, wait for them, and stop the scheduler if it is ours.
+        """Stop starting runs, ask running ones to finish, wait for them; then stop the scheduler if bgjobs started it.
 
-        Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; coroutines that are left are cancelled,
-        threads that are left are named in a warning. From inside a job, closing is only requested.
-        Nothing happens where the jobs are not warm.
+        Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; then coroutines are cancelled, and threads are
+        named in a warning. From inside a job, closing is only requested. Cold jobs are left alone.
 
         Raises:
             LifecycleError: An event loop is running here, which this would block; use `aclose`.
         """
-        if self._lifecycle.ledger.is_inside_a_run():
+        if self._registry.is_inside_a_run():
             threading.Thread(target=self._lifecycle.close, name="bgjobs-close").start()
             return
         _refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
@@ -252,20 +255,24 @@ class BackgroundJobs:
 
     async def aclose(self) -> None:
         """Same as `close`, without blocking the event loop; on every kind of scheduler."""
-        closed = in_daemon_thread(self._lifecycle.close)
-        if not self._lifecycle.ledger.is_inside_a_run():
+        closed = asyncio.wrap_future(in_daemon_thread(self._lifecycle.close))
+        if not self._registry.is_inside_a_run():
             await closed
 
     def __enter__(self) -> Self:
         _refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
-        self._refuse_blocking("blocks in warm_up(), which closes at the end; call that, not `with`")
+        if self._lifecycle.kind() == BLOCKING:
+            raise LifecycleError(
+                "a BlockingScheduler blocks in warm_up(), which closes at the end; call that, not `with`"
+            )
         return self.warm_up()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        self._refuse_blocking("would block the event loop that is running here; take another kind")
+        if self._lifecycle.kind() == BLOCKING:
+            raise LifecycleError("a BlockingScheduler would block the event loop that is running here")
         return self.warm_up()
 
     async def __aexit__(self, *_: object) -> None:
@@ -281,13 +288,8 @@ class BackgroundJobs:
         async with self:
             yield
 
-    def _refuse_blocking(self, why: str) -> None:
-        if self._lifecycle.kind() == BLOCKING:
-            raise LifecycleError(f"a BlockingScheduler {why}")
-
     def __repr__(self) -> str:
-        state = "warm" if self.is_warm else "not warm"
-        return f"<BackgroundJobs {state}, {len(self._lifecycle.ledger.jobs)} jobs>"
+        return f"<BackgroundJobs {'warm' if self.is_warm else 'not warm'}, {len(self._registry.jobs)} jobs>"
 
 
 def _refuse_running_loop(message: str) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
-from ._runs.outcome import Failed, Outcome, Skipped, Succeeded
-from ._runs.run import RegisteredJob, Run
-from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED
-from ._runs.threads import in_daemon_thread
+from ._runs.run import Run
+from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RegisteredJob, RunReport, Skipped
+from ._runs.threads import InThread, drive, in_task, wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 
@@ -47,29 +46,23 @@ def collect(jobs: BackgroundJobs) -> Generator[list[RunResult]]:
         jobs: The jobs, cold or warm.
     """
     results: list[RunResult] = []
-    with _observed(jobs, results.append):
-        yield results
 
+    def observe(report: RunReport) -> None:
+        if report.run_id is not None:
+            results.append(RunResult(report.key, report.run_id, report.outcome, report.value, report.error))
 
-@contextmanager
-def _observed(jobs: BackgroundJobs, tell: Callable[[RunResult], object]) -> Generator[None]:
-    def observe(run: Run, outcome: Outcome) -> None:
-        value = outcome.value if isinstance(outcome, Succeeded) else None
-        error = outcome.error if isinstance(outcome, Failed) else None
-        tell(RunResult(run.key, run.run_id, run.named(outcome), value, error))
-
-    observers = _lifecycle(jobs).ledger.observers
+    observers = _lifecycle(jobs).registry.observers
     observers.append(observe)
     try:
-        yield
+        yield results
     finally:
         observers.remove(observe)
 
 
 def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
-    """Make one run of a job through the whole path: overlap guard, scope, action, ``on_exception``, closing.
+    """Run a job once through the whole path: overlap guard, scope, action, ``on_exception``, closing.
 
-    No scheduler has a part in it: the jobs may be cold or warm. Returns when the run is over.
+    No scheduler takes part: the jobs may be cold or warm. Returns when the run is over.
 
     Raises:
         UnknownJobError: No job has this key.
@@ -79,54 +72,47 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with _one_run(jobs, key) as result:
-            told = _lifecycle(jobs).detached_runner().fire(key, result.run_id, datetime.now(UTC))
-            return result.wait(told)
+        get_loop, registry = _lifecycle(jobs).loop, _lifecycle(jobs).registry
+        with _one_run(jobs, key) as run:
+            if run.target.is_coroutine:
+                wait_in_thread(registry.run_alone(run, in_task), get_loop())
+            else:
+                copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
+        return _result(run)
     raise LifecycleError("run_job() would block the event loop that is running here; use `await arun_job(...)`")
 
 
 async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
     """Same as `run_job`, in the event loop that is running here."""
-    with _one_run(jobs, key) as result:
-        run = _lifecycle(jobs).detached_runner().fire_async(key, result.run_id, datetime.now(UTC))
-        told = await asyncio.create_task(run)  # a task and a context of its own, as in a scheduler
-        return await in_daemon_thread(lambda: result.wait(told))
-
-
-class _Awaited:
-    """The result of the one run with this id, when it comes."""
-
-    def __init__(self, key: str, run_id: str) -> None:
-        self.key = key
-        self.run_id = run_id
-        self._came = threading.Event()
-        self._result: RunResult | None = None
-
-    def tell(self, result: RunResult) -> None:
-        if result.run_id == self.run_id:
-            self._result = result
-            self._came.set()
-
-    def wait(self, told: Outcome | Skipped) -> RunResult:
-        if isinstance(told, Skipped):
-            return RunResult(self.key, None, "skipped", told.reason)
-        self._came.wait()
-        assert self._result is not None
-        return self._result
+    loop, registry = asyncio.get_running_loop(), _lifecycle(jobs).registry
+    with _one_run(jobs, key) as run:
+        if run.target.is_coroutine:
+            await loop.create_task(
+                registry.run_alone(run, in_task)
+            )  # a task and a context for the run, as in a scheduler
+        else:
+            await asyncio.to_thread(drive, registry.run_alone(run, InThread(lambda: loop)))
+    return _result(run)
 
 
 @contextmanager
-def _one_run(jobs: BackgroundJobs, key: str) -> Generator[_Awaited]:
+def _one_run(jobs: BackgroundJobs, key: str) -> Generator[Run]:
     lifecycle = _lifecycle(jobs)
-    lifecycle.check_instance(lifecycle.ledger.job(key))
+    registry, job = lifecycle.registry, lifecycle.registry.job(key)
+    lifecycle.check_instance(job)
     if not lifecycle.is_warm:
-        lifecycle.ledger.reopen()
-    awaited = _Awaited(key, lifecycle.ledger.new_run_id())
+        registry.reopen()
     try:
-        with _observed(jobs, awaited.tell):
-            yield awaited
+        yield registry.new_run(job, registry.new_run_id(), datetime.now(UTC))
     finally:
         lifecycle.rest()
+
+
+def _result(run: Run) -> RunResult:
+    if isinstance(run.value, Skipped) and run.outcome is None:
+        return RunResult(run.key, None, "skipped", run.value.reason)
+    value = run.value if run.outcome == SUCCEEDED else None
+    return RunResult(run.key, run.run_id, run.outcome or "", value, run.error)
 
 
 def _lifecycle(jobs: BackgroundJobs) -> Lifecycle:
@@ -176,7 +162,7 @@ def walk(
     start, end = start.astimezone(UTC), end.astimezone(UTC)  # two times of one zone compare without their offsets
     naps = sorted((since.astimezone(UTC), until.astimezone(UTC)) for since, until in asleep)
     steps: list[Step] = []
-    for job in _lifecycle(jobs).ledger.jobs.values():
+    for job in _lifecycle(jobs).registry.jobs.values():
         seconds = takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes
         steps += _walk(job, start, end, timedelta(seconds=seconds), naps)
     return sorted(steps)

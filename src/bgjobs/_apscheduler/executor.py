@@ -1,18 +1,22 @@
-"""Who owns a run, and the runs that are going.
+"""How APScheduler's executors run our jobs: each run has one owner, and the owner has APScheduler report it.
 
-A run is owned by one task or one thread, which opens its scope, runs its action, calls ``on_exception`` and closes the
-scope. The owner depends on the executor of the job and on the job:
+    due       an executor is asked to submit the job        -> an owner is started: a task (async code), or a
+                                                               worker thread (sync code)
+    fire      APScheduler's own run_job calls `fire`         -> admission, scope, action (`_runs`); APScheduler
+                                                               logs what is raised, and makes its event
+    report    the owner has the executor dispatch the event  -> every listener hears of it, ours among them:
+    route     `errored`, our scheduler error listener        -> hands the exception to the run that is reporting here
+    settle    the owner calls on_exception, closes the scope
 
-    executor        job      owner                                  at the error event
-    asyncio         async    APScheduler's own task (no resolver)   a task of its own settles, in the same context
-    asyncio         async    a task of its own (resolver)           that task goes on
-    asyncio         sync     a worker thread of the loop            that thread goes on
-    thread pool     sync     the worker thread that called us       the event is dispatched in it: it settles there
-    thread pool     async    a task in the facade's loop            that task goes on
+Sync code of an asyncio scheduler reports through the event loop, where listeners expect to be called; async code of a
+thread pool through a thread. While its jobs are warm, bgjobs stands in for `_do_submit_job` of each executor:
 
-A sync job whose resolver gives an async scope is owned by a task, too, and its action goes to a thread.
-
-What APScheduler does not tell: it fires no event for an asyncio job after its shutdown; the wait for it is bounded.
+    executor        job      owner
+    asyncio         async    a task in the executor's loop
+    asyncio         sync     a thread of that loop's default executor
+    thread pool     async    a task in the facade's loop
+    thread pool     sync     a thread of the pool
+    any other       sync     a thread of its own; async as on a thread pool
 """
 
 from __future__ import annotations
@@ -20,228 +24,277 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from contextvars import Context, copy_context
-from datetime import datetime
+from contextvars import copy_context
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from .._job import Resolver
-from .._runs.calls import InThread, drive, in_task
-from .._runs.outcome import Cancelled, NeedsTask, Outcome, Skipped
-from .._runs.registry import Ledger
-from .._runs.run import Run
-from .._runs.threads import waits
-from .tick import Ticket, job_id
+from apscheduler.events import EVENT_JOB_MISSED
+from apscheduler.executors.asyncio import AsyncIOExecutor
+from apscheduler.executors.base import run_coroutine_job, run_job
+from apscheduler.executors.pool import BasePoolExecutor
+
+from .._runs import log
+from .._runs.registry import SCHEDULED, Registry
+from .._runs.run import Run, enter, here
+from .._runs.status import CLOSING, REFUSED, RegisteredJob, Skipped
+from .._runs.threads import Calls, InThread, drive, in_task, waits
+
+#: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
+_applications: dict[str, Owners] = {}
 
 
-class Runner:
-    """Makes the runs of one facade.
+def fire(application: str, key: str, kind: str) -> object:
+    """What APScheduler calls; job stores hold a reference to it, so its name and arguments stay.
+
+    Returns a coroutine where a task owns the run.
+    """
+    owners, run = _applications.get(application), here()
+    if owners is None or run is None or run.is_begun or (run.key, run.kind) != (key, kind):
+        reason = f"no job of the application {application!r} is warm under this key in this process"
+        log.warning(f"job {key!r} was skipped: {reason}", key=key)
+        return Skipped(reason)
+    if run.target.is_coroutine:
+        return owners.make(run)
+    drive(owners.registry.perform(run, owners.in_thread))
+    if run.error is not None:
+        raise run.error
+    return run.value
+
+
+def errored(event: Any) -> None:
+    """The scheduler error listener: hand the exception of the event to the run that is reporting here."""
+    if (run := here()) is not None and run.is_live:
+        run.error = event.exception
+
+
+class Due:
+    """A job that is due, on its way from its executor to its owner.
 
     Attributes:
-        ledger: The jobs, and the runs that are going.
-        resolver: What gives a run its scope and instance; ``None`` to call the class.
-        listening: Whether the scheduler's error events reach `errored`.
+        executor: The executor that was asked.
+        row: The APScheduler job.
+        run_times: Its fire times; several only without ``coalesce``.
+        job: What is registered under its key.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        get_loop: Callable[[], asyncio.AbstractEventLoop],
-        await_submission: Callable[[str], bool],
-    ) -> None:
-        self.ledger = ledger
-        self.resolver: Resolver | None = None
-        self.listening = False
+    __slots__ = ("executor", "job", "row", "run_times")
+
+    def __init__(self, executor: Any, row: Any, run_times: list[datetime], job: RegisteredJob) -> None:
+        self.executor = executor
+        self.row = row
+        self.run_times = run_times
+        self.job = job
+
+    def report(self, run_time: datetime, events: list[Any]) -> None:
+        """Have the executor dispatch the events of a run; after the last run, the job may be submitted again."""
+        try:
+            if run_time is self.run_times[-1]:
+                self.executor._run_job_success(self.row.id, events)
+            else:
+                for event in events:
+                    self.executor._scheduler._dispatch_event(event)
+        except Exception as error:  # noqa: BLE001 - a logging filter that raises, for one
+            log.failure(f"the end of a run of job {self.job.key!r} could not be reported:", error)
+
+
+class Owners:
+    """Starts the owners of the runs of one facade, under its `name` in this process."""
+
+    def __init__(self, registry: Registry, get_loop: Callable[[], asyncio.AbstractEventLoop], application: str) -> None:
+        self.registry = registry
+        self.in_thread = InThread(get_loop)
         self._get_loop = get_loop
-        self._await_submission = await_submission
-        self._in_thread = InThread(get_loop)
-        self._expected: dict[Ticket, Callable[[], object]] = {}  # failed runs that wait for their error event
+        self._waiting: dict[Due, bool] = {}  # for a thread or a task; who takes it out, an owner or the close, has it
+        self._context = copy_context()  # of the warm-up: a run must not inherit the context of another one
+        self._hooks: list[_Hook] = []
+        self.name, n = application, 1
+        while _applications.setdefault(self.name, self) is not self:  # the nearest name that is free in this process
+            n += 1
+            self.name = f"{application}#{n}"
 
-    def fire(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped:
-        """Make a run from an executor's worker thread, and return what APScheduler is to be told of it."""
-        run = self.ledger.begin(key, kind, scheduled_at)
-        if isinstance(run, Skipped):
-            return run
-        try:
-            outcome: Outcome = NeedsTask(None)
-            context = copy_context()
-            if not run.job.target.is_coroutine:
-                outcome = context.run(drive, run.perform(self._in_thread, self.resolver))
-            if isinstance(outcome, NeedsTask):
-                reported: Future[Outcome | Skipped] = Future()
-                self._start_task(self._get_loop(), run, reported, outcome.scope)
-                with suppress(CancelledError):
-                    return reported.result()
-                return Cancelled()
-        except BaseException:
-            self.ledger.drop(run)
-            raise
-        error = self.ledger.acted(run, outcome)
-        if error is not None:
-            self._settle_in_worker(run, context, error)
-        return outcome
+    # -- from the executor to the owner --------------------------------------------------------------------------
 
-    async def fire_async(self, key: str, kind: str, scheduled_at: datetime) -> Outcome | Skipped:
-        """Make a run from an asyncio executor's task, and return what APScheduler is to be told of it."""
-        run = self.ledger.begin(key, kind, scheduled_at)
-        if isinstance(run, Skipped):
-            return run
-        target = run.job.target
+    def submit(self, due: Due) -> None:
+        """Start the owner of a job that is due. Called under APScheduler's locks: nothing here logs or waits."""
+        self._waiting[due] = True
+        if due.row.args[2] == SCHEDULED and due.job.schedule is not None:
+            due.job.schedule.submitted = due.run_times[-1].astimezone(UTC)
         try:
-            if target.is_coroutine and (self.resolver is None or target.job_type is None):
-                run.task = asyncio.current_task()
-                acted = await run.perform(in_task, None)
-                error = self.ledger.acted(run, acted)
-                if error is not None:
-                    self._settle_in_task(run, error)
-                return acted
-            outcome: Outcome | Skipped = NeedsTask(None)
-            if not target.is_coroutine:
-                reported: Future[Outcome | Skipped] = Future()
-                own = partial(copy_context().run, self._own_in_worker, run, reported)
-                asyncio.get_running_loop().run_in_executor(None, own)
-                outcome = await _reported(run, reported)
-            if isinstance(outcome, NeedsTask):
-                reported = Future()
-                self._start_task(asyncio.get_running_loop(), run, reported, outcome.scope)
-                outcome = await _reported(run, reported)
-            return outcome
-        except BaseException:
-            self.ledger.drop(run)
+            self._start(due)
+        except BaseException as error:
+            if self._waiting.pop(due, False):
+                reason = f"its executor took no more work ({log.described(error)})"
+                for run_time in due.run_times:
+                    self.registry.skip_later(due.job.key, run_time.astimezone(UTC), REFUSED, reason)
             raise
+
+    def _start(self, due: Due) -> None:
+        executor = due.executor
+        loop = executor._eventloop if isinstance(executor, AsyncIOExecutor) else None
+        if due.job.target.is_coroutine:
+            if loop is not None:
+                executor._pending_futures.add(self._start_task(loop, due))
+            else:
+                loop = self._get_loop()
+                loop.call_soon_threadsafe(self._start_task, loop, due, context=self._context.copy())
+        elif loop is not None:
+            loop.run_in_executor(None, self._own_in_thread, due)
+        elif isinstance(executor, BasePoolExecutor):
+            executor._pool.submit(self._own_in_thread, due)
+        else:  # an executor that would run it here, under the scheduler's locks
+            threading.Thread(target=self._own_in_thread, args=(due,), name=f"bgjobs-{due.job.key}", daemon=True).start()
+
+    def _start_task(self, loop: asyncio.AbstractEventLoop, due: Due) -> asyncio.Task[None]:
+        task = loop.create_task(self._own_in_task(due), context=self._context.copy())
+        task.add_done_callback(partial(self._task_over, due))
+        return task
+
+    def _task_over(self, due: Due, task: asyncio.Task[None]) -> None:
+        if isinstance(due.executor, AsyncIOExecutor):
+            due.executor._pending_futures.discard(task)
+        if due in self._waiting:
+            self.take_back(due, "its task was cancelled before it started")
+
+    def take_back(self, due: Due, reason: str) -> None:
+        """Skip a job that is due and waits for its owner; nothing where the owner has it."""
+        if self._waiting.pop(due, False):
+            due.report(due.run_times[-1], [])
+            for run_time in due.run_times:
+                self.registry.skip(due.job.key, run_time.astimezone(UTC), CLOSING, reason)
+
+    def take_all_back(self) -> None:
+        """Skip everything that waits for a thread or a task, when the jobs are closed."""
+        for due in list(self._waiting):
+            self.take_back(due, "no thread of its executor came free before the close")
 
     # -- the owners ----------------------------------------------------------------------------------------------
 
-    def _settle_in_task(self, run: Run, error: BaseException) -> None:
-        """Have a run that APScheduler's own task made settled in a task, when the event comes."""
-        loop, context = asyncio.get_running_loop(), copy_context()
+    def _own_in_thread(self, due: Due) -> None:
+        for run_time in due.run_times if self._waiting.pop(due, False) else ():
+            self._context.copy().run(self._run_in_thread, due, run_time)
 
-        def settle() -> None:
-            run.task = loop.create_task(self._settle(run, error), context=context)
-
-        self._expect(run, settle, loop)
-
-    async def _settle(self, run: Run, error: BaseException) -> None:
-        await run.settle(in_task, error)
-        self.ledger.ended(run)
-
-    def _start_task(
-        self, loop: asyncio.AbstractEventLoop, run: Run, reported: Future[Outcome | Skipped], scope: Any
-    ) -> None:
-        def start() -> None:
-            run.task = loop.create_task(self._own_in_task(run, reported, scope))
-            run.task.add_done_callback(never_began)
-
-        def never_began(_: object) -> None:  # for a task that was cancelled before its first step; else nothing
-            reported.cancel()
-            if run in run.job.running:
-                run.token.request_cancellation()
-                self.ledger.withdraw(run)
-
-        loop.call_soon_threadsafe(start)
-
-    async def _own_in_task(self, run: Run, reported: Future[Outcome | Skipped], scope: Any) -> None:
-        """The whole life of a run in a task of its own."""
-        skipped = self.ledger.withdraw(run)
-        if skipped is not None:
-            if reported.set_running_or_notify_cancel():
-                reported.set_result(skipped)
-            return
-        outcome = await run.perform(in_task, self.resolver, scope)
-        alone = not reported.set_running_or_notify_cancel()
-        error = self.ledger.acted(run, outcome, alone=alone)
-        loop = asyncio.get_running_loop()
-        routed = asyncio.Event()
-        if alone:
-            routed.set()
+    def _run_in_thread(self, due: Due, run_time: datetime) -> None:
+        executor, row, run = due.executor, due.row, self._new_run(due, run_time)
+        try:
+            events = run_job(row, row._jobstore_alias, [run_time], executor._logger.name)
+        except BaseException as error:  # noqa: BLE001 - a logging filter that raises, for one
+            events = self._unlogged(run, error)
+        if isinstance(executor, AsyncIOExecutor):
+            _in_loop(executor._eventloop, partial(due.report, run_time, events))
         else:
-            if error is not None:
-                self._expect(run, lambda: loop.call_soon_threadsafe(routed.set), loop)
-            reported.set_result(outcome)
-        if error is not None:
-            with suppress(asyncio.CancelledError):  # a drain that cancels the wait does not cancel on_exception
-                await routed.wait()
-            await self._settle(run, error)
+            due.report(run_time, events)
+        drive(self._settle(run, events, self.in_thread))
 
-    def _own_in_worker(self, run: Run, reported: Future[Outcome | Skipped]) -> None:
-        """The whole life of a sync run in a worker thread of the event loop."""
-        skipped = self.ledger.withdraw(run)
-        if skipped is not None:
-            if reported.set_running_or_notify_cancel():
-                reported.set_result(skipped)
+    async def _own_in_task(self, due: Due) -> None:
+        if not self._waiting.pop(due, False):
             return
-        outcome = drive(run.perform(self._in_thread, self.resolver))
-        alone = not reported.set_running_or_notify_cancel()
-        if isinstance(outcome, NeedsTask):
-            if alone:
-                self.ledger.drop(run)
+        executor, row = due.executor, due.row
+        for run_time in due.run_times:
+            run = self._new_run(due, run_time)
+            try:
+                events = await run_coroutine_job(row, row._jobstore_alias, [run_time], executor._logger.name)
+            except GeneratorExit:  # the loop is gone, and this coroutine is being thrown away
+                due.report(due.run_times[-1], [])
+                raise
+            except BaseException as error:  # noqa: BLE001 - as above
+                events = self._unlogged(run, error)
+            if isinstance(executor, AsyncIOExecutor):
+                executor._pending_futures.discard(run.task)  # a shutdown cancels actions only
+                due.report(run_time, events)
             else:
-                reported.set_result(outcome)
-            return
-        error = self.ledger.acted(run, outcome, alone=alone)
-        routed = threading.Event()
-        if alone:
-            routed.set()
+                await _aside(partial(due.report, run_time, events))
+            await self._settle(run, events, in_task)
+
+    async def _settle(self, run: Run, events: list[Any], calls: Calls) -> None:
+        if events and events[0].code == EVENT_JOB_MISSED:
+            self.registry.missed(run)
+        await self.registry.settle(run, calls)
+
+    async def make(self, run: Run) -> object:
+        """The first half of a run that a task owns, as APScheduler wants it: returns a value, or raises."""
+        await self.registry.perform(run, in_task)
+        if run.error is not None:
+            raise run.error
+        return run.value
+
+    def _new_run(self, due: Due, run_time: datetime) -> Run:
+        run = self.registry.new_run(due.job, due.row.args[2], run_time.astimezone(UTC))
+        enter(run)
+        return run
+
+    def _unlogged(self, run: Run, error: BaseException) -> list[Any]:
+        log.failure(f"APScheduler could not log a run of job {run.key!r}:", error)
+        if not run.is_begun:
+            self.registry.skip(run.key, run.scheduled_at, REFUSED, "APScheduler could not log its start")
+        return []
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    def adopt(self, executor: Any) -> None:
+        """Have an executor pass our jobs to their owners; the jobs of other people go their own way."""
+        hook = vars(executor).get("_do_submit_job")
+        if not isinstance(hook, _Hook):
+            hook = executor._do_submit_job = _Hook(executor)
+        hook.users.add(self)
+        self._hooks.append(hook)
+
+    def release(self) -> None:
+        """Give every executor back as it was, and the name, too."""
+        _applications.pop(self.name, None)
+        while self._hooks:
+            self._hooks.pop().release(self)
+
+
+class _Hook:
+    """Stands in for the `_do_submit_job` of one executor while facades are warm on it."""
+
+    def __init__(self, executor: Any) -> None:
+        self.users: set[Owners] = set()
+        self._executor = executor
+        self._before = executor._do_submit_job
+        self._was_set = "_do_submit_job" in vars(executor)  # on the object, by somebody else
+
+    def __call__(self, row: Any, run_times: list[datetime]) -> None:
+        owners = _applications.get(row.args[0]) if row.func is fire else None
+        job = owners.registry.jobs.get(row.args[1]) if owners else None
+        if owners is None or job is None:
+            self._before(row, run_times)
         else:
-            if error is not None:
-                self._expect(run, routed.set)
-            reported.set_result(outcome)
-        if error is not None:
-            routed.wait(waits.report if self.listening else 0)
-            self._expected.pop(_ticket(run), None)
-            drive(run.settle(self._in_thread, error))
-            self.ledger.ended(run)
+            owners.submit(Due(self._executor, row, run_times, job))
 
-    def _settle_in_worker(self, run: Run, context: Context, error: BaseException) -> None:
-        """Have a sync run of a thread pool settled in this very thread, when it has raised and the event comes."""
-        owner = threading.get_ident()
-
-        def settle() -> None:
-            context.run(drive, run.settle(self._in_thread, error))
-            self.ledger.settling.discard(owner)
-            self.ledger.ended(run)
-
-        def resume() -> None:
-            if here and threading.get_ident() == owner:
-                settle()
-            else:  # an executor with other habits: never on the scheduler's own thread
-                threading.Thread(target=settle, name=f"bgjobs-{run.key}", daemon=True).start()
-
-        if self.listening and run.generation == self.ledger.generation:
-            self.ledger.settling.add(owner)
-            here = self._await_submission(run.job.options.executor)
-            self._expect(run, resume)
-        else:
-            settle()
-
-    # -- what APScheduler tells ----------------------------------------------------------------------------------
-
-    def _expect(self, run: Run, resume: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
-        ticket = _ticket(run)
-        self._expected[ticket] = resume
-        if loop is not None:
-            loop.call_later(waits.report if self.listening else 0, self.errored, ticket)
-
-    def errored(self, ticket: Ticket) -> None:
-        """APScheduler has logged the error of this run and fired its event: let the owner settle."""
-        resume = self._expected.pop(ticket, None)
-        if resume is not None:
-            resume()
+    def release(self, owners: Owners) -> None:
+        """Restore the executor when no facade is left."""
+        self.users.discard(owners)
+        if not self.users and vars(self._executor).get("_do_submit_job") is self:
+            del self._executor._do_submit_job
+            if self._was_set:
+                self._executor._do_submit_job = self._before
 
 
-def _ticket(run: Run) -> Ticket:
-    return job_id(run.key, run.kind), run.scheduled_at
+def _in_loop(loop: asyncio.AbstractEventLoop, report: Callable[[], object]) -> None:
+    """Report in an event loop, and wait for that; here, where the loop is closed or does not get to it in time."""
+    reported: Future[None] = Future()
+
+    def call() -> None:
+        if reported.set_running_or_notify_cancel():
+            report()
+            reported.set_result(None)
+
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(call, context=copy_context())
+        wait([reported], waits.report)
+    if reported.cancel():
+        report()
 
 
-async def _reported(run: Run, reported: Future[Outcome | Skipped]) -> Outcome | Skipped:
-    """Wait for what the owner of a run reports; when cancelled meanwhile, pass that on and leave the owner alone."""
+async def _aside(report: Callable[[], object]) -> None:
+    """Report in a thread, and wait for that, unless this task is cancelled meanwhile."""
     try:
-        return await asyncio.wrap_future(reported)
+        await asyncio.shield(asyncio.to_thread(report))
     except asyncio.CancelledError:
-        run.cancel()
-        if reported.cancel():
-            return Cancelled()
-        return await asyncio.wrap_future(reported)
+        pass
+    except RuntimeError:  # no thread can be had
+        report()

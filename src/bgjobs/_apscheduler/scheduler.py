@@ -1,29 +1,22 @@
-"""The border with APScheduler: schedulers, executors, job stores and events.
-
-Together with `_trigger` the only module that imports APScheduler. What it uses that is not public API is pinned by a
-test: the executors and job stores by alias, an executor's lock, pool and counts, an `AsyncIOScheduler`'s event loop.
-"""
+"""One APScheduler scheduler as bgjobs uses it: made or given, checked, started, listened to, stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from apscheduler.events import (
+    EVENT_EXECUTOR_ADDED,
     EVENT_JOB_ERROR,
     EVENT_JOB_MAX_INSTANCES,
-    EVENT_JOB_MISSED,
     EVENT_SCHEDULER_SHUTDOWN,
     EVENT_SCHEDULER_STARTED,
 )
-from apscheduler.executors.asyncio import AsyncIOExecutor
-from apscheduler.executors.pool import BasePoolExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from apscheduler.jobstores.base import JobLookupError
+from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -32,13 +25,9 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked
-from .._runs import log as _log
-from .._runs.run import RegisteredJob
+from .._runs import log
+from .._runs.status import RegisteredJob
 from .._runs.threads import waits
-from .tick import PREFIX, Ticket
-
-#: What APScheduler raises when a job is in none of its stores.
-NoSuchEntry = JobLookupError
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
 KINDS: dict[str, type[Any]] = {ASYNCIO: AsyncIOScheduler, BACKGROUND: BackgroundScheduler, BLOCKING: BlockingScheduler}
@@ -50,18 +39,18 @@ def is_trigger(value: object) -> bool:
 
 
 class _Steady:
-    """Keeps a scheduler of ours going: an exception from a job store ends neither its thread nor its timer.
+    """Makes a scheduler survive: an exception from a job store ends neither its thread nor its timer.
 
-    Overrides the pass over the due jobs, whose return value is the seconds until the next one.
+    Overrides what processes the due jobs, and returns the seconds until the next time.
     """
 
     def _process_jobs(self) -> float | None:
         try:
-            return super()._process_jobs()  # type: ignore[misc, no-any-return]
-        except Exception as exc:  # noqa: BLE001 - whatever a store or a trigger raises
-            again: float = self.jobstore_retry_interval  # type: ignore[attr-defined]
-            _log.pass_failed(exc, again)
-            return again
+            seconds: float | None = super()._process_jobs()  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
+            seconds = self.jobstore_retry_interval  # type: ignore[attr-defined]
+            log.failure(f"the scheduler could not process its due jobs, and tries again in {seconds:g} s:", error)
+        return None if seconds is None else min(seconds, waits.sleep)
 
 
 #: The kinds as bgjobs makes them.
@@ -97,7 +86,7 @@ class SchedulerBridge:
         """A new scheduler of that kind, or a `ConfigurationError`; `configuration` is what ``configure`` takes, too."""
         try:
             return cls(STEADY[kind](timezone=timezone, **(configuration or {})))
-        except Exception as exc:  # noqa: BLE001 - whatever an executor or a job store of somebody else's raises
+        except Exception as exc:  # noqa: BLE001 - whatever an executor or a job store raises
             problem = f"{type(exc).__name__}: {masked(str(exc), configuration or {})}"
         raise ConfigurationError(f"jobstores or executors: APScheduler cannot make them: {problem}", "jobstores")
 
@@ -120,7 +109,7 @@ class SchedulerBridge:
         self.loop = None
         if self.kind != ASYNCIO:
             return
-        loop = self.scheduler._eventloop  # noqa: SLF001 - not public
+        loop = self.scheduler._eventloop
         try:
             self.loop = asyncio.get_running_loop() if loop is None or loop.is_closed() else loop
         except RuntimeError:
@@ -134,8 +123,8 @@ class SchedulerBridge:
     def check(self, job: RegisteredJob) -> None:
         """Raise `ConfigurationError` unless the job's executor and job store exist and can serve it."""
         options = job.options
-        executors = {"default": None, **self.scheduler._executors}  # noqa: SLF001 - no public list
-        stores = {"default", *self.scheduler._jobstores}  # noqa: SLF001
+        executors = {"default": None, **self.scheduler._executors}
+        stores = {"default", *self.scheduler._jobstores}
         for name, alias, known in (("executor", options.executor, executors), ("jobstore", options.jobstore, stores)):
             if alias not in known:
                 raise ConfigurationError(
@@ -152,68 +141,51 @@ class SchedulerBridge:
             )
 
     def warn_when_started(self, warn: Callable[[], None]) -> None:
-        """Have `warn` called when the owner of the scheduler starts it."""
+        """Call `warn` when the owner of the scheduler starts it."""
         self._warner = lambda _: warn()
         self.scheduler.add_listener(self._warner, EVENT_SCHEDULER_STARTED)
 
     # -- executors and job stores --------------------------------------------------------------------------------
 
-    def is_asyncio(self, executor: str) -> bool:
-        """Whether the executor awaits coroutines."""
-        known = self.scheduler._executors.get(executor)  # noqa: SLF001
-        return self.kind == ASYNCIO if known is None else isinstance(known, AsyncIOExecutor)
-
     def is_in_memory(self, jobstore: str) -> bool:
         """Whether the job store keeps nothing beyond this process, and the very objects that it is given."""
-        known = self.scheduler._jobstores.get(jobstore)  # noqa: SLF001
+        known = self.scheduler._jobstores.get(jobstore)
         return known is None or isinstance(known, MemoryJobStore)
 
     def stores_in_memory(self) -> list[str]:
         """The aliases of those."""
-        return [alias for alias in self.scheduler._jobstores if self.is_in_memory(alias)]  # noqa: SLF001
-
-    def await_submission(self, executor: str) -> bool:
-        """Return when the executor has attached its callback to the run that calls this from its worker thread.
-
-        A run can be over before that; its events would then be dispatched in the scheduler's thread, under its locks.
-        The executor holds its lock from the submission until the callback stands.
-
-        Returns:
-            Whether the events of the run are dispatched in its own worker thread, outside all locks.
-        """
-        pool = self.scheduler._executors[executor]  # noqa: SLF001
-        with pool._lock:  # noqa: SLF001
-            return isinstance(pool, BasePoolExecutor)
-
-    def submitted(self) -> Counter[str]:
-        """How many runs the thread pools were given that are not over, by APScheduler's id of the job."""
-        pools = [e for e in list(self.scheduler._executors.values()) if isinstance(e, BasePoolExecutor)]  # noqa: SLF001
-        return sum((Counter(dict(pool._instances)) for pool in pools), Counter())  # noqa: SLF001
+        return [alias for alias in self.scheduler._jobstores if self.is_in_memory(alias)]
 
     # -- events --------------------------------------------------------------------------------------------------
 
     def listen(
         self,
         *,
-        errored: Callable[[Ticket], None],
-        missed: Callable[[str, datetime], None],
+        adopt: Callable[[Any], None],
+        errored: Callable[[Any], None],
         overlapped: Callable[[str, datetime], None],
     ) -> None:
-        """Pass on which runs of our jobs raised, and which were not made: too late, or too many at the same time."""
+        """Pass on which runs raised, which occurrences did not run because of earlier ones, and every executor.
+
+        Args:
+            adopt: Called with each executor, those that are added later included.
+            errored: Called with each event of a job that raised.
+            overlapped: Called with the id of a job and a fire time (UTC).
+        """
 
         def dispatch(event: Any) -> None:
             if event.code == EVENT_JOB_ERROR:
-                errored((event.job_id, event.scheduled_run_time.astimezone(UTC)))
-            elif not event.job_id.startswith(PREFIX):
-                return  # somebody else's job
-            elif event.code == EVENT_JOB_MISSED:
-                missed(event.job_id[len(PREFIX) :], event.scheduled_run_time.astimezone(UTC))
-            else:
+                errored(event)
+            elif event.code == EVENT_JOB_MAX_INSTANCES:
                 for scheduled_at in event.scheduled_run_times:
-                    overlapped(event.job_id[len(PREFIX) :], scheduled_at.astimezone(UTC))
+                    overlapped(event.job_id, scheduled_at.astimezone(UTC))
+            else:
+                adopt(self.scheduler._executors[event.alias])
 
         self._listener = dispatch
-        self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES | EVENT_EXECUTOR_ADDED)
+        for executor in list(self.scheduler._executors.values()):
+            adopt(executor)
 
     def unlisten(self) -> None:
         """The reverse of `listen` and `warn_when_started`."""
@@ -252,16 +224,16 @@ class SchedulerBridge:
 
     def _renew_pools(self) -> None:
         """Replace thread pools that an earlier shutdown closed; APScheduler would submit to them all the same."""
-        for alias, executor in list(self.scheduler._executors.items()):  # noqa: SLF001
-            if isinstance(executor, ThreadPoolExecutor) and executor._pool._shutdown:  # noqa: SLF001
+        for alias, executor in list(self.scheduler._executors.items()):
+            if isinstance(executor, ThreadPoolExecutor) and executor._pool._shutdown:
                 self.scheduler.remove_executor(alias, shutdown=False)
-                self.scheduler.add_executor(ThreadPoolExecutor(executor._pool._max_workers), alias)  # noqa: SLF001
+                self.scheduler.add_executor(ThreadPoolExecutor(executor._pool._max_workers), alias)
 
     def pause(self) -> None:
-        """Let no new run begin on the scheduler that was started here; return when no pass is going on."""
+        """Start no more runs on a scheduler that was started here; return when it is not processing jobs."""
         if self.running:
             self.scheduler.pause()
-            self.scheduler.get_jobs(jobstore="bgjobs: none")  # takes the lock that a pass holds, and reads no store
+            self.scheduler.get_jobs(jobstore="bgjobs: none")  # takes the lock of that, and reads no store
 
     def stop(self) -> None:
         """Shut the scheduler down, without waiting, if it was started here.
@@ -272,22 +244,22 @@ class SchedulerBridge:
         if not stop_it:
             return
         if self.loop is None:
-            # A shutdown wakes the scheduler's thread for one more pass, whose runs no executor takes any more: what
-            # came due meanwhile would be lost to a persistent store, and a one-shot in memory would end the thread.
-            self.scheduler._process_jobs = lambda: None  # noqa: SLF001
+            # `shutdown()` wakes the scheduler's thread once more. Its executors are closed by then, so a job that is
+            # due now would be moved on in its store without having run, or would end the thread. Skip that.
+            self.scheduler._process_jobs = lambda: None
             try:
                 self.scheduler.shutdown(wait=False)
             finally:
                 if self.kind == BACKGROUND:  # its thread has ended; a blocking one is still on its way out
                     self._process_again()
-        elif self.loop.is_running():  # it is the loop that shuts down, some time after the call
+        elif self.loop.is_running():  # the loop shuts it down, some time after the call
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
             self.scheduler.shutdown(wait=False)
             down.wait(waits.loop)
             self.scheduler.remove_listener(shut)
         else:  # the loop ended first: nobody is left to do it there
-            with suppress(RuntimeError):  # nor to be told that something was cancelled
+            with suppress(RuntimeError):  # nothing can be cancelled there any more
                 BaseScheduler.shutdown(self.scheduler, wait=False)
 
     def _process_again(self) -> None:

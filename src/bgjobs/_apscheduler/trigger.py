@@ -15,11 +15,10 @@ from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
 
-from .._cron.expression import Expression, zone
+from .._cron.expression import Expression, arguments, zone
+from .._cron.expression import cron_trigger_arguments as cron_trigger_arguments
 from .._cron.grammar import SpecialDay, SpecialWeekday, split
 from .._cron.search import Calendar, day_mask, first_from, lowest, shape, weekday_mask
-from .._cron.translate import arguments
-from .._cron.translate import cron_trigger_arguments as cron_trigger_arguments
 from .._errors import ConfigurationError
 
 _VERSION = 1

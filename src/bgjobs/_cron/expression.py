@@ -1,20 +1,18 @@
-"""Cron expressions as values: `Expression` reads one and lists its fire times in a time zone, which `zone` looks up."""
+"""Cron expressions as values: read, searched in a time zone, and translated into APScheduler's keyword arguments."""
 
 from __future__ import annotations
 
 import zoneinfo
 from dataclasses import dataclass, field
-from datetime import UTC, timezone, tzinfo
+from datetime import UTC, datetime, timezone, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from .._errors import ConfigurationError, CronFormatError, NeverFiresError, nearest
-from .explain import format_error, sentence
-from .grammar import Fields, Refused, parse
+from . import grammar
+from .explain import format_error, sentence, shown
+from .grammar import Field, Fields, Refused, SpecialDay, SpecialWeekday, parse, read_pieces, split
 from .search import Calendar, first_after
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 
 @lru_cache(maxsize=256)
@@ -127,3 +125,93 @@ def _remedy(name: str) -> str:
     near = nearest(name.replace(" ", "_"), names, 0.75)
     hint = f"did you mean {names[near]}?" if near else 'names look like "Europe/Rome" or "UTC"'
     return f"there is no time zone {name!r}; {hint}"
+
+
+_WEEKDAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_POSITIONS = ("last", "1st", "2nd", "3rd", "4th", "5th")
+_LAST_DAY = SpecialDay(0, nearest_weekday=False)
+_EVERY_DAY = (2 << 31) - 2
+_FIELD_NAMES = {"day": "day of month", "day_of_week": "day of week"}
+
+
+# -- in APScheduler's words -----------------------------------------------------------------------------------------
+
+
+def cron_trigger_arguments(text: str) -> dict[str, str]:
+    """Translate a cron expression into keyword arguments of APScheduler's own ``CronTrigger``.
+
+    In UTC, ``CronTrigger(**cron_trigger_arguments(text), timezone="UTC")`` fires at the same times as the expression.
+    All six fields are always given, the weekday always by name: APScheduler counts weekdays from Monday.
+
+    Args:
+        text: The cron expression.
+
+    Raises:
+        CronFormatError: It does not follow the grammar.
+        NeverFiresError: No date can ever match.
+        ConfigurationError: ``CronTrigger`` cannot express it: ``L-n``, ``nW``, ``LW``, and ``dL`` or ``d#k`` together
+            with a day of month. ``CronExpression(text).trigger(timezone)`` can.
+    """
+    given, missing = arguments(Expression(text))
+    if missing:
+        fields = " and the ".join(_FIELD_NAMES[name] for name in missing)
+        message = (
+            f"APScheduler's CronTrigger cannot express the {fields} of {shown(text)}; use CronExpression.trigger()"
+        )
+        raise ConfigurationError(message, missing[0])
+    return given
+
+
+def arguments(expression: Expression) -> tuple[dict[str, str], list[str]]:
+    """The arguments for ``CronTrigger``, and the names of those that it cannot express (they are ``*``)."""
+    second, minute, hour, day, month, _ = split(expression.text)
+    given = {
+        "second": _pieces(grammar.SECOND, second),
+        "minute": _pieces(grammar.MINUTE, minute),
+        "hour": _pieces(grammar.HOUR, hour),
+        "day": "*",
+        "month": _pieces(grammar.MONTH, month),
+        "day_of_week": "*",
+    }
+    days, weekdays = expression.fields.days, expression.fields.weekdays
+    missing = []
+    if not isinstance(days, SpecialDay):
+        given["day"] = _pieces(grammar.DAY, day)
+    elif days == _LAST_DAY:
+        given["day"] = "last"
+    else:
+        missing.append("day")
+    if not isinstance(weekdays, SpecialWeekday):
+        given["day_of_week"] = _weekday_names(weekdays)
+    elif days == _EVERY_DAY:
+        given["day"] = f"{_POSITIONS[weekdays.number]} {_WEEKDAY_NAMES[weekdays.weekday - 1]}"
+    else:
+        missing.append("day_of_week")
+    return given, missing
+
+
+def _pieces(field: Field, text: str) -> str:
+    """A field as ``CronTrigger`` writes it: ranges and steps stay what they are, where it reads them the same."""
+    return ",".join(_piece(field, *piece) for piece in read_pieces(field, text))
+
+
+def _piece(field: Field, first: int, last: int, step: int) -> str:
+    """One value, range or step."""
+    last -= (last - first) % step
+    if first == last:
+        return str(first)
+    span = "*" if first == field.low and last + step > field.high else f"{first}-{last}"
+    return span if step == 1 else f"{span}/{step}"
+
+
+def _weekday_names(mask: int) -> str:
+    """A set of weekdays as names and ranges of names, from Monday to Sunday."""
+    ranges: list[list[str]] = []
+    for index, name in enumerate(_WEEKDAY_NAMES):
+        if not mask >> (index + 1) % 7 & 1:
+            continue
+        if index and mask >> index & 1:
+            ranges[-1][1:] = [name]
+        else:
+            ranges.append([name])
+    return "*" if ranges == [["mon", "sun"]] else ",".join("-".join(names) for names in ranges)

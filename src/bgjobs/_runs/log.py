@@ -1,17 +1,29 @@
-"""What bgjobs logs, through loguru: every failure and every run that did not take place; successes only when asked.
+"""What bgjobs logs, through loguru; and `configure_logging`, the set-up for applications that have none.
 
-``job``, ``run_id``, ``scheduled_at`` and ``duration_ms`` are bound (``record["extra"]``). A failure's traceback is
-APScheduler's to log (logger ``apscheduler.executors.*``); it appears here only where APScheduler cannot know of it.
+Every failure and every occurrence that did not run is logged; successes only when asked.
+
+``job``, ``run_id``, ``scheduled_at``, ``seconds``, ``outcome`` and ``reason`` are bound (``record["extra"]``). The
+traceback of a failure is APScheduler's to log (logger ``apscheduler.executors.*``). A sink, a patcher or an error's own
+text can raise: nothing here does, so that no record can cost a run, a scope or a schedule.
 """
 
 from __future__ import annotations
 
-import time
+import json as _json
+import logging
+import sys
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loguru import logger
+
+from .status import CANCELLED, COALESCED, FAILED, OVERTAKEN, SUCCEEDED, TIMED_OUT, RunReport
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
 
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
     from loguru._logger import context
@@ -19,133 +31,220 @@ except ImportError:  # pragma: no cover
     context = ContextVar("bgjobs_unused_context")
 _context: ContextVar[Mapping[str, Any]] = context
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from .run import Run
+#: The levels of the outcomes and reasons that are no warning.
+LEVELS = {SUCCEEDED: "INFO", FAILED: "ERROR", TIMED_OUT: "ERROR", OVERTAKEN: "INFO"}
 
 
-def _of(run: Run) -> Any:
-    return logger.bind(
-        job=run.key,
-        run_id=run.run_id,
-        scheduled_at=run.scheduled_at.isoformat(),
-        duration_ms=round((time.monotonic() - run.started) * 1000, 1),
-    )
+class Named(Protocol):
+    """What names a run in a record."""
+
+    key: str
+    run_id: str
+    scheduled_at: datetime
+    is_live: bool
 
 
-def bind_to_context(run: Run) -> Token[Mapping[str, Any]]:
-    """Have the job's own loguru calls carry ``job``, ``run_id``, ``scheduled_at``, as ``logger.contextualize`` would.
-
-    Until `unbind`, or for the rest of the context, which is the run's own. `contextualize` itself would take the lock
-    of all sinks twice a run.
-    """
-    return _context.set(_Bound(run, _context.get({})))
+def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
+    with suppress(Exception):
+        logger.bind(**bound).opt(exception=error).log(level, message)
 
 
-def unbind(token: Token[Mapping[str, Any]]) -> None:
-    """The reverse of `bind_to_context`, which it returned `token`."""
-    _context.reset(token)
-
-
-class _Bound(Mapping[str, Any]):
-    """What `bind_to_context` binds, put into words when a record is made; most runs make none."""
-
-    __slots__ = ("_outer", "_run")
-
-    def __init__(self, run: Run, outer: Mapping[str, Any]) -> None:
-        self._run = run
-        self._outer = outer
-
-    def _words(self) -> dict[str, Any]:
-        run = self._run
-        return {**self._outer, "job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._words()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._words())
-
-    def __len__(self) -> int:
-        return len(self._words())
+def _names(run: Named) -> dict[str, Any]:
+    return {"job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
 
 
 def described(error: BaseException) -> str:
-    """The error as ``"ValueError: text"``, also where its own text cannot be had."""
+    """The error as ``"ValueError: text"``, even where its own text cannot be had."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a __str__ that raises must not cost the run its handler
+    except Exception:  # noqa: BLE001 - a __str__ that raises
         return type(error).__name__
 
 
-def succeeded(run: Run) -> None:
-    """A run ended well."""
-    _of(run).info(f"job {run.key!r} succeeded in {time.monotonic() - run.started:.3f} s")
+def observe(report: RunReport) -> None:
+    """Log how a run ended, or why an occurrence did not run: the log is one observer among others."""
+    key, outcome, reason = report.key, report.outcome, report.reason
+    bound: dict[str, Any] = {"job": key, "scheduled_at": report.scheduled_at.isoformat(), "outcome": outcome}
+    if reason is not None:
+        bound["reason"] = reason
+    if report.run_id is not None:
+        bound |= {"run_id": report.run_id, "seconds": round(report.seconds, 6)}
+    if outcome == SUCCEEDED:
+        message = f"job {key!r} succeeded in {report.seconds:.3f} s"
+    elif report.error is not None:
+        message = f"job {key!r} failed: {described(report.error)}" + (f" ({reason})" if reason else "")
+    elif outcome == CANCELLED:
+        message = f"job {key!r} was cancelled"
+    elif outcome == COALESCED:
+        message = f"job {key!r}: {reason}"
+    else:
+        moment = report.scheduled_at.isoformat(timespec="seconds")
+        message = f"job {key!r} scheduled at {moment} was skipped: {reason}"
+    _write(LEVELS.get(outcome, "WARNING"), message, **bound)
 
 
-def failed(run: Run, error: BaseException, *, with_traceback: bool = False) -> None:
-    """A run failed; with its traceback only where APScheduler does not log it."""
-    told = f"job {run.key!r} failed: {described(error)}"
-    if not run.resolved:
-        told += " (no instance could be made, so there is no on_exception to call)"
-    (_of(run).opt(exception=error) if with_traceback else _of(run)).error(told)
+def warning(
+    message: str, run: Named | None = None, *, key: str | None = None, error: BaseException | None = None
+) -> None:
+    """A warning about a run, about a job, or about all jobs."""
+    bound: dict[str, Any] = _names(run) if run else {"job": key} if key else {}
+    _write("WARNING", message, error, **bound)
 
 
-def handler_failed(run: Run, error: BaseException) -> None:
-    """``on_exception`` itself raised."""
-    _of(run).opt(exception=error).error(f"on_exception of job {run.key!r} raised {described(error)}")
+def failure(message: str, error: BaseException, run: Named | None = None) -> None:
+    """Something around a run, or around all, raised: with its traceback."""
+    _write("ERROR", f"{message} {described(error)}", error, **(_names(run) if run else {}))
 
 
-def scope_failed(run: Run, error: BaseException) -> None:
-    """The resolver's scope raised when it was closed after a failure that was already reported."""
-    told = f"the scope of job {run.key!r} raised when it was closed: {described(error)}"
-    _of(run).opt(exception=error).error(told)
+def info(message: str, key: str | None = None) -> None:
+    """A fact about one job, or about all, that is logged once."""
+    bound: dict[str, Any] = {"job": key} if key else {}
+    _write("INFO", message, **bound)
 
 
-def cancelled(run: Run) -> None:
-    """A run was cancelled, by closing or from outside."""
-    _of(run).warning(f"job {run.key!r} was cancelled")
+# -- the job's own records -------------------------------------------------------------------------------------------
 
 
-def overstayed(run: Run, timeout: float) -> None:
-    """A sync run goes on after its timeout: it was asked to end, nothing can force it."""
-    how = "" if run.job.target.takes_token else ", but takes no cancellation_token and cannot hear it"
-    _of(run).warning(f"job {run.key!r} exceeded its timeout of {timeout:g} s; it was asked to end{how}")
+def bind_to_context(run: Named) -> None:
+    """Have the job's own loguru calls carry ``job``, ``run_id``, ``scheduled_at``, as ``logger.contextualize`` would.
+
+    For the rest of the context, which belongs to the run. `contextualize` itself would take the lock of all sinks twice
+    a run, which costs a tenth of a firing.
+    """
+    _context.set(_Bound(run, _context.get({})))
 
 
-def abandoned(run: Run) -> None:
-    """A run did not end within ``shutdown_timeout``."""
-    _of(run).warning(f"job {run.key!r} did not end in time and is left behind, still running")
+class _Bound(Mapping[str, Any]):
+    """The bound names of a run in progress, formatted only when a record is made; most runs make none."""
+
+    __slots__ = ("_outer", "_run")
+
+    def __init__(self, run: Named, outer: Mapping[str, Any]) -> None:
+        self._run = run
+        self._outer = outer
+
+    def _all(self) -> dict[str, Any]:
+        return {**self._outer, **(_names(self._run) if self._run.is_live else {})}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
-def coalesced(run: Run, times: int) -> None:
-    """Several occurrences were due together, and this run is made for all of them."""
-    _of(run).warning(f"job {run.key!r}: {times} earlier runs that were due, too, are made as one with this run")
+# -- the set-up of an application -------------------------------------------------------------------------------------
+
+#: The logger of APScheduler, which logs through the standard library.
+APSCHEDULER = "apscheduler"
+
+_installed = ExitStack()  # removes what `configure_logging` has set up
 
 
-def skipped(key: str, reason: str, scheduled_at: datetime, *, level: str = "WARNING") -> None:
-    """A run did not take place."""
-    bound = logger.bind(job=key, scheduled_at=scheduled_at.isoformat(), reason=reason)
-    bound.log(level, f"job {key!r} scheduled at {scheduled_at.isoformat(timespec='seconds')} was skipped: {reason}")
+def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
+    """Set up loguru for an application: one sink on stderr, which APScheduler's records reach as well.
+
+    For applications only; a library leaves the log alone. It replaces loguru's default sink and what an earlier call
+    has set up; other sinks stay. Tracebacks never show the values of local variables.
+
+    APScheduler logs to the logger ``apscheduler`` of the standard library. Its records now go to loguru instead of the
+    handlers of the root logger; only warnings and errors do, unless that logger has a level already. A warning that
+    bgjobs logs itself (a run was missed, or overlapped) is left out, so that it appears once.
+
+    Args:
+        level: The lowest level that is written, a name or number of loguru.
+        json: Whether each record is one line of JSON; else text, in colour on a terminal.
+    """
+    unconfigure_logging()
+    with suppress(ValueError):  # the default sink was removed already
+        logger.remove(0)
+    stream = sys.stderr
+    number = logger.add(
+        (lambda message: print(_as_json(message), file=stream, flush=True)) if json else stream,
+        level=level,
+        format=(lambda _: "{exception}") if json else _as_text,
+        diagnose=False,
+        backtrace=False,
+    )
+    _installed.callback(_remove_sink, number)
+    _intercept(logging.getLogger(APSCHEDULER))
 
 
-def overlapped(run: Run, times: int) -> None:
-    """A run ended during which several further ones were skipped; the first of them was logged when it was."""
-    _of(run).warning(f"job {run.key!r} was skipped {times} times while this run was going")
+def unconfigure_logging() -> None:
+    """Remove what `configure_logging` has set up."""
+    _installed.close()
 
 
-def pass_failed(error: BaseException, again: float) -> None:
-    """A pass over the due jobs raised, in a scheduler of ours, which goes on."""
-    told = f"the scheduler could not finish its pass over the due jobs, and tries again in {again:g} s"
-    logger.opt(exception=error).error(f"{told}: {described(error)}")
+def _remove_sink(number: int) -> None:
+    with suppress(ValueError):  # the application has removed all sinks
+        logger.remove(number)
 
 
-def warning(key: str | None, message: str) -> None:
-    """A warning about one job, or about all (``None``)."""
-    (logger.bind(job=key) if key else logger).warning(message)
+def _intercept(log: logging.Logger) -> None:
+    """Send the records of a standard logger to loguru instead of the handlers of its parents."""
+    handler = _ToLoguru()
+    _installed.callback(log.removeHandler, handler)
+    _installed.callback(setattr, log, "propagate", log.propagate)
+    _installed.callback(log.setLevel, log.level)
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(log.level or logging.WARNING)
 
 
-def info(key: str | None, message: str) -> None:
-    """A fact about one job, or about all (``None``), that is told once."""
-    (logger.bind(job=key) if key else logger).info(message)
+class _ToLoguru(logging.Handler):
+    """Passes standard records on to loguru, as if they had been logged there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._pass_on(record)
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not harm the code that logged it
+            self.handleError(record)
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
+        key = _key(record)
+        if key is not None and record.levelno == logging.WARNING:
+            return  # bgjobs logs this itself
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+
+        def keep_origin(to: Any) -> None:
+            to.update(name=record.name, module=record.module, function=record.funcName, line=record.lineno)
+            to["file"].name, to["file"].path = record.filename, record.pathname
+
+        bound = logger if key is None else logger.bind(job=key)
+        bound.opt(exception=record.exc_info).patch(keep_origin).log(level, record.getMessage())
+
+
+def _key(record: logging.LogRecord) -> str | None:
+    """Return the key of the job of ours that APScheduler logs about, if any: the job is the record's first argument."""
+    job = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    ours = str(getattr(getattr(job, "func", None), "__module__", "")).startswith("bgjobs.")
+    return str(getattr(job, "name", "")) if ours else None
+
+
+def _as_text(record: Record) -> str:
+    """Return the template of a line: time, level, message, and the run that it belongs to."""
+    extra = record["extra"]
+    run = " <dim>[{extra[job]} {extra[run_id]}]</dim>" if "job" in extra and "run_id" in extra else ""
+    line = "<green>{time:YYYY-MM-DDTHH:mm:ss.SSSZ}</green> <level>{level: <8}</level> <level>{message}</level>"
+    return f"{line}{run}\n{{exception}}"
+
+
+def _as_json(message: Message) -> str:
+    """Return a record as one flat line of JSON; values that JSON does not know become text."""
+    record: Any = message.record
+    line = {
+        "time": record["time"].isoformat(),
+        "level": record["level"].name,
+        "logger": record["name"].partition("._")[0],  # without our private modules
+        "message": record["message"],
+        **record["extra"],
+    }
+    if traceback := str(message).strip():
+        line["exception"] = traceback
+    return _json.dumps(line, default=str, ensure_ascii=False)

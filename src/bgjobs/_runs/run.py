@@ -1,37 +1,42 @@
 """One run, from its scope to its outcome.
 
-The life of a run, whoever owns it (see `_runner`):
+Five words have a meaning of their own here:
 
-    perform   open the scope -> fresh instance -> action      -> Succeeded, and the scope is closed
-                                                              -> Failed, and the scope stays open:
-              ... the error goes to APScheduler, whose error event comes back to the owner of the run ...
-    settle    on_exception(error), on the very instance -> close the scope
+    run      one execution of a job at one fire time
+    owner    the task (async code) or worker thread (sync code) that does everything in a run, in one context
+    outcome  how the action ended: succeeded, failed, timed out or cancelled
+    settle   what follows a failure: ``on_exception``, then the closing of the scope
+    drain    what a close does: wait for the runs in progress, then cancel what can be cancelled
 
-Both halves are written once, as coroutines, and have one owner: one task or one thread, in one context. A task awaits
-them; a thread drives them (`_calls.drive`), where nothing in them suspends, because `InThread` blocks instead.
+The life of a run, whoever owns it:
+
+    perform   enter the scope -> fresh instance -> action     -> succeeded, and the scope is closed
+                                                              -> failed, and the scope stays open:
+              ... APScheduler hears of the error; its error event comes back to the owner ...
+    settle    on_exception(error) on that instance -> close the scope
+
+Both halves are written once, as coroutines: a task awaits them, a thread drives them (see `threads`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from .._errors import LifecycleError, ResolverError
-from .._job import TOKEN, Resolver, Target
-from .._options import BackgroundJobOptions
+from .._job import TOKEN, ExceptionHandler, Resolver, Target
 from .._token import CancellationToken
-from . import log as _log
-from .calls import Calls, in_task
-from .outcome import Cancelled, Failed, NeedsTask, Outcome, Succeeded
-from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Schedule, Tally
+from . import log
+from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RegisteredJob, RunReport
+from .threads import Calls, Leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,129 +54,101 @@ class CurrentRun:
     scheduled_at: datetime
 
 
-#: The kinds of run: at its fire time, and the one at warm-up.
-SCHEDULED = "scheduled"
-STARTUP = "startup"
-
-_running: ContextVar[Run] = ContextVar("bgjobs_running")
+_here: ContextVar[Run] = ContextVar("bgjobs_run")
 
 
 def current_run() -> CurrentRun:
-    """The run that is going on here: in a job, in its ``on_exception``, and in the factories of its resolver.
+    """The run in progress here: in a job, in its ``on_exception``, and in the factories of its resolver.
 
     Raises:
         LifecycleError: Called outside a run.
     """
-    run = running()
-    if run is None:
+    run = here()
+    if run is None or not run.is_live:
         raise LifecycleError("current_run() was called outside a run; only a job and what it calls have one")
     return CurrentRun(run.key, run.run_id, run.scheduled_at)
 
 
-def running() -> Run | None:
-    """The run that the calling code belongs to, if any."""
-    return _running.get(None)
+def here() -> Run | None:
+    """The run whose owner runs the calling code, if any; it may not have been admitted yet, or be over."""
+    return _here.get(None)
 
 
-@dataclass(slots=True, eq=False)
-class RegisteredJob:
-    """A job under its key: what it calls, when and how, its runs that are going now, and what became of the others.
-
-    Attributes:
-        key: The unique name of the job.
-        target: What a run calls.
-        options: The options, with those of the settings merged in.
-        schedule: When it is due; ``None`` for a job that is switched off.
-        running: The runs whose action is going, oldest first.
-        tally: What is counted of its runs.
-        lock: Held for every change of the three before; one a job, since one for all would be waited for.
-    """
-
-    key: str
-    target: Target
-    options: BackgroundJobOptions
-    schedule: Schedule | None = None
-    running: list[Run] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+def enter(run: Run) -> None:
+    """Mark the rest of this context, which belongs to the run, as its owner's."""
+    _here.set(run)
+    log.bind_to_context(run)
 
 
 class Run:
-    """One run of one job, and what its owner, the log and the drain must know of it."""
+    """One run of one job, and what its owner, the observers and the drain must know of it."""
 
     task: asyncio.Task[Any] | None = None  #: the task that owns the run, where a task does
-    overlaps = 0  #: further runs of the key that were skipped during this one
-    resolved = False  #: whether there is an instance (or none is needed)
-    timed_out = False
-    outcome: Outcome | None = None
+    is_begun = False  #: whether its owner has asked for its admission
+    is_live = False  #: from its admission to its end
+    overlaps = 0  #: occurrences of the key that were skipped during this run
+    outcome: str | None = None
+    value: object = None  #: what APScheduler's listeners see of a run that did not fail
+    error: BaseException | None = None  #: of a run that failed or timed out
+    reason: str | None = None  #: more about the outcome
+    seconds = 0.0  #: until the outcome was known
+    _late = False
+    _is_resolved = False  #: whether there is an instance (or none is needed)
     _is_cancelled = False
     _instance: Any = None
-    _exit: Callable[..., Any] | None = None
+    _leave: Leave | None = None  #: closes the scope
+    _handler: ExceptionHandler | None = None
 
-    def __init__(self, job: RegisteredJob, kind: str, run_id: str, scheduled_at: datetime, generation: int) -> None:
+    def __init__(self, job: RegisteredJob, kind: str, run_id: str, scheduled_at: datetime) -> None:
         self.job = job
         self.key = job.key
-        self.kind = kind  # as in `Ledger.begin`
+        self.target: Target = job.target
+        self.kind = kind  # `SCHEDULED`, `STARTUP`, or the id of the one extra run
         self.run_id = run_id
         self.scheduled_at = scheduled_at
-        self.generation = generation  # of the ledger
         self.started = time.monotonic()
         self.token = CancellationToken()
 
-    async def perform(self, call: Calls, resolver: Resolver | None, scope: Any = None) -> Outcome:
-        """The first half: scope, instance, action; after a success the closing of the scope, too.
+    async def perform(self, calls: Calls, resolver: Resolver | None) -> None:
+        """The first half: scope, instance, action; unless it failed, the closing of the scope, too. Raises nothing.
 
         Args:
-            call: How the owner calls sync and async code.
-            resolver: Makes the scope; ``None`` where the class is simply called.
-            scope: The scope, where the resolver was asked already.
+            calls: How the owner calls sync and async code.
+            resolver: Makes the scope; ``None`` to call the class.
         """
-        before, bound_before = _running.set(self), _log.bind_to_context(self)
+        target, error = self.target, None
         try:
-            if resolver is None or self.job.target.job_type is None:
-                self._instance = self.job.target.construct()
+            if resolver is None or target.job_type is None:
+                self._instance = target.construct()
             else:
-                scope = resolver(self.job.target.job_type) if scope is None else scope
-                if needs_task(scope, call):
-                    return NeedsTask(scope)
-                await self._enter(scope, in_a_task=call is in_task)
-            self.resolved = True
-            value = await self._acting(call)
-        except BaseException as error:
-            if isinstance(error, GeneratorExit) and call is in_task:
-                raise  # the event loop goes away; in a thread it is the job's own
-            if self._is_cancellation(error):
-                await self._close(error)
-                return Cancelled()
-            return Failed(_without_our_frames(error))
-        outcome = Succeeded(value) if self._exit is None else self._closed(value, await self._close(None))
-        if isinstance(outcome, Succeeded):  # else there may be more to do in this context
-            _running.reset(before)
-            _log.unbind(bound_before)
-        return outcome
-
-    async def settle(self, call: Calls, error: BaseException) -> None:
-        """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
-        try:
-            handler = self.job.target.handler(self._instance)
-            if handler is not None and isinstance(error, Exception):
-                await call(handler, error)
-        except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
-            _log.handler_failed(self, raised)
-        await self._close(error)
+                await self._enter(resolver(target.job_type), calls)
+            self._is_resolved = True
+            self.value = await self._act(calls)
+            self.outcome = SUCCEEDED
+        except BaseException as raised:  # noqa: BLE001 - it is the outcome
+            error = raised
+            self._fail(raised)
+        with self.job.lock:  # the overlap guard ends with the action
+            self.job.running.remove(self)
+        if self.error is None and self._leave is not None:
+            await self._close(calls, error)
+        self.seconds = time.monotonic() - self.started
+        error = None  # its traceback leads here
 
     @property
     def is_to_settle(self) -> bool:
         """Whether a failure leaves anything to do: an ``on_exception`` to call, a scope to close."""
-        return self._exit is not None or self.job.target.handler(self._instance) is not None
+        return self.error is not None and (self._handler is not None or self._leave is not None)
 
-    def named(self, outcome: Outcome) -> str:
-        """The name of the outcome in the counts."""
-        if isinstance(outcome, Succeeded):
-            return SUCCEEDED
-        if isinstance(outcome, Failed):
-            return TIMED_OUT if self.timed_out else FAILED
-        return CANCELLED
+    async def settle(self, calls: Calls) -> None:
+        """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
+        if self._handler is not None and is_a(self.error, Exception):
+            try:
+                await calls(self._handler, self.error)
+            except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
+                log.failure(f"on_exception of job {self.key!r} raised", raised, self)
+        if self._leave is not None:
+            await self._close(calls, self.error)
 
     def cancel(self) -> None:
         """Ask the run to end through its token, and cancel the task that owns it, once. From any thread."""
@@ -179,117 +156,143 @@ class Run:
         task = self.task
         if task is not None and not self._is_cancelled:
             self._is_cancelled = True
-            with suppress(RuntimeError):  # its loop is closed: the task is gone
+            try:
                 task.get_loop().call_soon_threadsafe(task.cancel)
+            except RuntimeError:  # its loop is closed: nobody else ends the task's coroutine
+                task.get_coro().close()
 
     def release(self) -> None:
-        """Let go of what it was made with; tasks and tracebacks that are kept somewhere lead to the run itself."""
-        self.task = self._instance = None
+        """Let go of what it used; tasks and tracebacks that are kept somewhere lead to the run itself."""
+        self.is_live = False
+        self.task = self._instance = self._handler = None
 
-    async def _enter(self, scope: Any, *, in_a_task: bool) -> None:
-        if in_a_task and hasattr(scope, "__aenter__"):
-            self._instance = await scope.__aenter__()
-            self._exit = scope.__aexit__
-        else:
-            self._instance = scope.__enter__()
-            self._exit = scope.__exit__
+    def report(self) -> RunReport:
+        """What observers hear of the run."""
+        started = datetime.fromtimestamp(time.time() - (time.monotonic() - self.started), UTC)
+        return RunReport(
+            self.key,
+            self.run_id,
+            self.scheduled_at,
+            started,
+            self.seconds,
+            self.outcome or CANCELLED,
+            self.reason,
+            self.error,
+            self.value if self.outcome is SUCCEEDED else None,
+        )
 
-    async def _close(self, error: BaseException | None) -> BaseException | None:
-        """Close the scope, once. Returns what that raised, logged where `error` was reported before it."""
-        leave, self._exit = self._exit, None
-        if leave is None:
-            return None
+    # -- the scope -----------------------------------------------------------------------------------------------
+
+    async def _enter(self, scope: Any, calls: Calls) -> None:
+        if not (hasattr(scope, "__enter__") or hasattr(scope, "__aenter__")):
+            raise ResolverError(
+                f"the resolver returned {scope!r}, which is no context manager; decorate it with "
+                "contextlib.contextmanager or contextlib.asynccontextmanager"
+            )
+        self._instance, self._leave = await calls.enter(scope)
+
+    async def _close(self, calls: Calls, error: BaseException | None) -> None:
+        """Close the scope, once. After a success its error becomes the outcome; else the first error stands."""
+        leave, self._leave = self._leave, None
+        if leave is None or self._loop_is_gone:
+            return
         try:
-            left = leave(type(error) if error else None, error, error.__traceback__ if error else None)
-            if inspect.isawaitable(left):
-                await left
-        except BaseException as raised:  # noqa: BLE001 - handed on, or logged
-            if error is not None and raised is not error:
-                _log.scope_failed(self, raised)
-            return raised
-        return None
+            info = (None, None, None) if error is None else (type(error), error, _traceback(error))
+            await calls.close(leave, *info)
+        except BaseException as raised:  # noqa: BLE001 - it is the outcome, or logged
+            if error is None:
+                self._fail(raised)
+            elif raised is not error:
+                log.failure(f"the scope of job {self.key!r} raised when it was closed:", raised, self)
 
-    def _acting(self, call: Calls) -> Awaitable[object]:
+    # -- the action ----------------------------------------------------------------------------------------------
+
+    def _act(self, calls: Calls) -> Awaitable[object]:
         """The action, called or about to be, for the caller to await."""
-        target, options = self.job.target, self.job.options
+        target, options = self.target, self.job.options
         action: Callable[..., Any] = target.action(self._instance)
         kwargs = {**options.kwargs, TOKEN: self.token} if target.takes_token else options.kwargs
-        if options.timeout is None:
-            return action(**kwargs) if target.is_coroutine else call(action, **kwargs)
-        if target.is_coroutine:
-            return self._cancelled_after(options.timeout, action(**kwargs))
-        return self._asked_after(options.timeout, call(action, **kwargs))
+        if options.timeout is not None:
+            return self._limited(options.timeout, calls, action, kwargs)
+        return action(**kwargs) if target.is_coroutine else calls(action, **kwargs)
 
-    async def _cancelled_after(self, seconds: float, action: Awaitable[object]) -> object:
+    async def _limited(
+        self, seconds: float, calls: Calls, action: Callable[..., Any], kwargs: Mapping[str, Any]
+    ) -> object:
+        """The action with a timeout: a coroutine is cancelled, sync code can only be asked to end.
+
+        Whatever it does about that: a run that took longer has timed out.
+        """
+        end = time.monotonic() + seconds - 0.001  # a millisecond for clocks that round
+        alarm = threading.Timer(seconds, self._ask_to_end, [seconds])
+        alarm.daemon = True
         try:
-            async with asyncio.timeout(seconds) as deadline:
-                return await action
-        except TimeoutError as exc:
-            if not deadline.expired():
+            if self.target.is_coroutine:
+                async with asyncio.timeout(seconds):
+                    value = await action(**kwargs)
+            else:
+                alarm.start()
+                value = await calls(action, **kwargs)
+        except BaseException as error:
+            self._late = time.monotonic() >= end
+            if not self._late or not is_a(error, (asyncio.CancelledError, TimeoutError)):
                 raise
             self.token.request_cancellation()
-            raise self._timed_out(seconds) from exc
-
-    async def _asked_after(self, seconds: float, action: Awaitable[object]) -> object:
-        """Sync code cannot be interrupted: it is asked to end, and reported as timed out when it has."""
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            self.token.request_cancellation()
-            _log.overstayed(self, seconds)
-
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            value = await action
-        except asyncio.CancelledError as exc:
-            if not expired.is_set():
-                raise
-            raise self._timed_out(seconds) from exc
+            raise TimeoutError(f"the run took longer than its timeout of {seconds:g} s") from error
         finally:
-            timer.cancel()
-        if expired.is_set():
-            raise self._timed_out(seconds)
+            alarm.cancel()
+        self._late = time.monotonic() >= end
+        if self._late:
+            raise TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
         return value
 
-    def _timed_out(self, seconds: float) -> TimeoutError:
-        self.timed_out = True
-        return TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
+    def _ask_to_end(self, seconds: float) -> None:
+        self.token.request_cancellation()
+        how = "" if self.target.takes_token else ", but takes no cancellation_token, so it cannot learn of it"
+        log.warning(f"job {self.key!r} exceeded its timeout of {seconds:g} s; it was asked to end{how}", self)
 
-    def _closed(self, value: object, raised: BaseException | None) -> Outcome:
-        """The outcome of a run whose action returned `value`, and whose scope `raised` when it was closed, or not."""
-        if raised is None:
-            return Succeeded(value)
-        return Cancelled() if self._is_cancellation(raised) else Failed(raised)
+    # -- how it ended --------------------------------------------------------------------------------------------
 
-    def _is_cancellation(self, error: BaseException) -> bool:
-        """A drain or a cancelled task is no failure; a stray `CancelledError` from inside the job is one."""
-        return isinstance(error, asyncio.CancelledError) and (
-            self.token.is_cancellation_requested or (self.task is not None and self.task.cancelling() > 0)
-        )
+    def _fail(self, error: BaseException) -> None:
+        """Note what ended the run: a cancellation by us or by the task's owner is no failure."""
+        asked = self.token.is_cancellation_requested or (self.task is not None and self.task.cancelling() > 0)
+        if (asked and is_a(error, asyncio.CancelledError)) or (is_a(error, GeneratorExit) and self._loop_is_gone):
+            self.outcome, self.value = CANCELLED, Cancelled()
+            return
+        self.outcome = TIMED_OUT if self._late else FAILED
+        self.error = _without_our_frames(error)
+        try:
+            self._handler = self.target.handler(self._instance)
+        except Exception as raised:  # noqa: BLE001 - a class whose __getattr__ raises
+            log.failure(f"on_exception of job {self.key!r} cannot be looked up:", raised, self)
+        if not self._is_resolved:
+            self.reason = "no instance could be made, so there is no on_exception to call"
+
+    @property
+    def _loop_is_gone(self) -> bool:
+        """Whether the event loop of the task was closed: its coroutine is being thrown away, and can await nothing."""
+        return self.task is not None and asyncio._get_running_loop() is None  # noqa: SLF001
+
+
+def is_a(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
+    """As `isinstance`, which would ask the error itself for its class; some errors raise at that."""
+    return issubclass(type(error), kind)
+
+
+def _traceback(error: BaseException) -> TracebackType | None:
+    """The traceback of an error, whatever its class makes of the attribute."""
+    found: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    return found
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
-    """The error with a traceback that begins in the job's own code: shorter to read, and much cheaper to format."""
-    traceback = error.__traceback__
-    while traceback is not None and str(traceback.tb_frame.f_globals.get("__package__")).startswith("bgjobs"):
-        with suppress(RuntimeError):  # still going
-            traceback.tb_frame.clear()  # else the frames that are kept would lead to it, and so to the instance
-        traceback = traceback.tb_next
-    return error if traceback is None else error.with_traceback(traceback)
+    """Drop our frames from the traceback: users read less, and APScheduler formats less.
 
-
-def needs_task(scope: Any, call: Calls) -> bool:
-    """Whether `scope` can be entered by a task only, while a thread is about to.
-
-    Raises:
-        ResolverError: It is no context manager at all.
+    Clearing them frees the instance, which they would keep alive.
     """
-    if not (hasattr(scope, "__enter__") or hasattr(scope, "__aenter__")):
-        raise ResolverError(
-            f"the resolver returned {scope!r}, which is no context manager; decorate it with contextlib.contextmanager "
-            "or contextlib.asynccontextmanager"
-        )
-    return call is not in_task and not hasattr(scope, "__enter__")
+    traceback = _traceback(error)
+    while traceback is not None and str(traceback.tb_frame.f_globals.get("__package__")).startswith("bgjobs"):
+        with suppress(RuntimeError):  # still running
+            traceback.tb_frame.clear()
+        traceback = traceback.tb_next
+    return error if traceback is None else BaseException.with_traceback(error, traceback)

@@ -1,9 +1,15 @@
-"""What has become of a job's runs: bgjobs' own bookkeeping, which never waits for the scheduler."""
+"""How runs end, why occurrences are skipped, and what is known of a job: plain data without a scheduler.
+
+bgjobs keeps these books itself, so that ``jobs.status()`` and ``jobs.health()`` never wait for APScheduler's locks,
+which a slow job store can hold for seconds.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,16 +17,59 @@ from typing import Any
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
 OUTCOMES = (SUCCEEDED, FAILED, TIMED_OUT, CANCELLED)
 
-#: Why a run that was due was not made.
+#: Why an occurrence that was due did not run.
 OVERLAPPED, MISSED, COALESCED, PAUSED = "overlapped", "missed", "coalesced", "paused"
-CLOSING, OVERTAKEN, REPEATED = "closing", "overtaken", "repeated"
-REASONS = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED)
+CLOSING, OVERTAKEN, REPEATED, REFUSED = "closing", "overtaken", "repeated", "refused"
+REASONS = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED, REFUSED)
 
 #: Seconds by which a run may be late before `Health` calls its job overdue.
 OVERDUE = 10.0
 
-#: Fire times that are counted one by one, at most, where many were left out.
+#: Skipped fire times are counted one by one, up to this many.
 MANY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The value of an occurrence that did not run, as other listeners of the scheduler see it (``event.retval``).
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended, or why an occurrence did not run.
+
+    Attributes:
+        key: The key of the job.
+        run_id: The id of the run; ``None`` where nothing ran.
+        scheduled_at: The fire time (UTC).
+        started_at: When the run started (UTC); ``None`` where nothing ran.
+        seconds: How long the run took until its outcome was known; 0 where nothing ran.
+        outcome: One of `OUTCOMES`, or one of `REASONS` where nothing ran.
+        reason: A sentence about the outcome, where there is more to say.
+        error: The live exception of a failed run.
+        value: What the action returned.
+    """
+
+    key: str
+    run_id: str | None
+    scheduled_at: datetime
+    started_at: datetime | None
+    seconds: float
+    outcome: str
+    reason: str | None = None
+    error: BaseException | None = None
+    value: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +78,21 @@ class JobStatus:
 
     Attributes:
         key: The key of the job.
-        cron: Its cron text; ``None`` where it has a trigger of another kind, or none.
-        timezone: The zone of its schedule, as text; ``None`` where the trigger keeps that to itself.
+        cron: Its cron expression; ``None`` where it has a trigger of another kind, or none.
+        timezone: The zone of its schedule, as text; ``None`` where the trigger does not have one.
         next_run_time: The next fire time (aware); ``None`` while there is none.
         paused: Whether it was paused.
         finished: Whether no fire time is left.
-        running: How many runs are going now.
-        last_started_at: When the latest run began (aware); ``None`` before the first.
+        running: How many runs are in progress.
+        last_started_at: When the latest run started (aware); ``None`` before the first.
         last_finished_at: When the latest run to end has ended (aware); ``None`` before the first.
         last_outcome: How that one ended: ``"succeeded"``, ``"failed"``, ``"timed_out"`` or ``"cancelled"``.
         last_error: The error of the latest failed run, as ``"ValueError: text"``; ``None`` for none.
         outcomes: How many runs ended in each of the four ways.
-        not_run: How many due runs were not made, by reason: ``"overlapped"`` (earlier ones were going), ``"missed"``
-            (later than its grace time), ``"coalesced"`` (made as one with a later one), ``"paused"``, ``"closing"``,
-            ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (this occurrence was made already).
+        not_run: How many occurrences were skipped, by reason: ``"overlapped"`` (an earlier run was in progress),
+            ``"missed"`` (later than its grace time), ``"coalesced"`` (one later run stands for it), ``"paused"``,
+            ``"closing"``, ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (this occurrence ran
+            already), ``"refused"`` (its executor took no more work).
     """
 
     key: str
@@ -66,7 +116,7 @@ class Health:
 
     Attributes:
         ok: Whether there is no problem.
-        problems: What is wrong, in words: one sentence a problem.
+        problems: What is wrong: one sentence a problem.
     """
 
     ok: bool
@@ -80,11 +130,11 @@ class Tally:
     """What is counted of one job's runs.
 
     Attributes:
-        started_at: When the latest run began; seconds since the epoch.
+        started_at: When the latest run started; seconds since the epoch.
         finished_at: When the latest run ended; seconds since the epoch.
         outcome: How it ended.
         error: The error of the latest failed run.
-        counts: How often each outcome and each reason came.
+        counts: How often each outcome and each reason occurred.
     """
 
     started_at: float | None = None
@@ -95,25 +145,23 @@ class Tally:
     def __init__(self) -> None:
         self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
 
-    def of(self, names: tuple[str, ...]) -> Mapping[str, int]:
-        """A copy of the counts with these names."""
-        return {name: self.counts[name] for name in names}
-
 
 class Schedule:
     """When a job is due, as far as bgjobs has seen it.
 
     Attributes:
         trigger: The APScheduler trigger.
-        following: Tells the fire time after one; ``None`` where that cannot be told.
+        following: Gives the fire time after one; ``None`` where that cannot be known.
         entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
-        ticked_at: The latest fire time that APScheduler came with (UTC).
+        submitted: The latest fire time that an executor was asked to run (UTC); it may still wait for a thread.
+        ticked_at: The latest fire time that was run or skipped (UTC).
         paused_at: Since when the job is paused; ``None`` where it is not.
     """
 
     entry: Any = None
     expected: datetime | None = None
+    submitted: datetime | None = None
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
 
@@ -126,19 +174,24 @@ class Schedule:
         self.ticked_at = None
         self.expected = self.after(None, datetime.now(UTC))
 
-    def tick(self, fire_time: datetime) -> int:
-        """Take note of a fire time that APScheduler came with. Returns how many before it were left out.
+    def tick(self, fire_time: datetime, lock: AbstractContextManager[object]) -> int | None:
+        """Note a fire time that APScheduler came with, under a lock that is not held for the search.
 
-        Nothing changes for one that comes after a later one: a run that waited for its executor.
+        Fire times can arrive out of order when an executor is busy; an older one changes nothing.
+
+        Returns:
+            How many fire times before it were left out; ``None`` where this very one was noted before.
         """
-        if self.ticked_at is not None and fire_time <= self.ticked_at:
+        following = self.after(fire_time, fire_time) if self.following is not None else None
+        with lock:
+            if self.ticked_at is not None and fire_time <= self.ticked_at:
+                return 0 if fire_time < self.ticked_at else None
+            expected, self.ticked_at, self.expected = self.expected, fire_time, following
+            submitted = self.submitted
+        if expected is None or expected >= fire_time:
             return 0
-        expected, self.ticked_at, self.expected = self.expected, fire_time, None
-        if self.following is None:
-            return 0
-        found = self.following(fire_time)
-        self.expected = None if found is None else found.astimezone(UTC)
-        return 0 if expected is None or expected >= fire_time else self.count(expected, fire_time)
+        waits = submitted is not None and expected <= submitted < fire_time
+        return self.count(expected, fire_time) - waits
 
     def count(self, begin: datetime | None, end: datetime) -> int:
         """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
@@ -166,38 +219,78 @@ class Schedule:
         if self.is_paused:
             return None
         held: datetime | None = getattr(self.entry, "next_run_time", None)
-        if held is not None and held.astimezone(UTC) != self.ticked_at:  # changed through APScheduler itself, maybe
+        if held is not None and held.astimezone(UTC) != self.ticked_at:  # else the pass that moves it is under way
             return held
         due = self.expected or self.after(self.ticked_at, now)
         zone = getattr(self.trigger, "timezone", None)
         return due.astimezone(zone) if due is not None and zone is not None else due
 
-    def overdue(self, now: datetime) -> float | None:
+    def pause(self) -> bool:
+        """Note that the job is paused. Returns False where it was before."""
+        before, self.paused_at = self.paused_at, self.paused_at or datetime.now(UTC)
+        return before is None
+
+    def resume(self) -> int | None:
+        """Note that the job is resumed. Returns how many runs the pause has cost; ``None`` where there was none."""
+        if self.paused_at is None:
+            return None
+        lost = self.count(self.expected, datetime.now(UTC))
+        self.paused_at = None
+        self.begin()
+        return lost
+
+    def overdue(self) -> float | None:
         """The seconds by which a run is overdue; ``None`` where none is, or not by much."""
+        now = datetime.now(UTC)
         due = self.next_run_time(now)
         late = (now - due).total_seconds() - (getattr(self.trigger, "jitter", None) or 0) if due else 0
         return late if late > OVERDUE else None
 
 
-def row(key: str, cron: str | None, running: int, schedule: Schedule | None, tally: Tally) -> JobStatus:
+@dataclass(slots=True, eq=False)
+class RegisteredJob:
+    """A job under its key: what it calls, when and how, its runs in progress, and what became of the others.
+
+    Attributes:
+        key: The unique name of the job.
+        target: What a run calls (`_job.Target`).
+        options: A `BackgroundJobOptions`, with those of the settings merged in; this wing knows no pydantic.
+        schedule: When it is due; ``None`` for a job that is switched off.
+        running: The runs (`run.Run`) whose action is in progress, oldest first.
+        tally: What is counted of its runs.
+        lock: Held for every change of the three before, and for nothing else; one a job, since one for all jobs would
+            be contended.
+    """
+
+    key: str
+    target: Any
+    options: Any
+    schedule: Schedule | None = None
+    running: list[Any] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def row(job: RegisteredJob) -> JobStatus:
     """A picture of one job as it is now."""
+    schedule, tally = job.schedule, job.tally
     due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
     paused = schedule is not None and schedule.is_paused
     timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
     return JobStatus(
-        key=key,
-        cron=cron,
+        key=job.key,
+        cron=job.options.cron,
         timezone=None if timezone is None else str(timezone),
         next_run_time=due,
         paused=paused,
         finished=schedule is not None and due is None and not paused,
-        running=running,
+        running=len(job.running),
         last_started_at=_moment(tally.started_at),
         last_finished_at=_moment(tally.finished_at),
         last_outcome=tally.outcome,
         last_error=tally.error,
-        outcomes=tally.of(OUTCOMES),
-        not_run=tally.of(REASONS),
+        outcomes={name: tally.counts[name] for name in OUTCOMES},
+        not_run={name: tally.counts[name] for name in REASONS},
     )
 
 

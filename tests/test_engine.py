@@ -1,0 +1,550 @@
+"""The run engine under stress: many runs at once, odd errors, and everything around a run that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor as Pool
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_SUBMITTED
+from apscheduler.executors.pool import BasePoolExecutor, ThreadPoolExecutor
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from loguru import logger
+
+from bgjobs import BackgroundJobs, CancellationToken
+from bgjobs.testing import collect
+from stage import (
+    CLASSES,
+    LIMIT,
+    Waiter,
+    cold,
+    counts,
+    event_loop_in_a_thread,
+    eventually,
+    fail,
+    job_class,
+    nothing,
+    now,
+    often,
+    row,
+    stage,
+    until,
+    warm,
+)
+
+current: ContextVar[Any] = ContextVar("current", default=None)
+
+
+class TestOneOwner:
+    """Hundreds of failing runs at once; none of them sees another thread, task or context than its scope did."""
+
+    def test_in_a_thread_pool(self) -> None:
+        """A connection that belongs to its thread, and a context variable, are there from the scope to its closing."""
+        wrong, handled, closed = Waiter(), Waiter(), Waiter()
+
+        @contextmanager
+        def scope(job_type: type[Any]) -> Generator[Any]:
+            instance = job_type()
+            current.set(instance)
+            instance.thread, instance.connection = threading.get_ident(), sqlite3.connect(":memory:")
+            try:
+                yield instance
+            finally:
+                check(instance, "closing")
+                instance.connection.close()
+                closed()
+
+        def check(instance: Any, where: str) -> None:
+            if threading.get_ident() != instance.thread or current.get() is not instance:
+                wrong(where)
+            instance.connection.execute("select 1")
+
+        class Job:
+            def action_to_do(self) -> None:
+                check(self, "action")
+                raise ValueError("boom")
+
+            def on_exception(self, exception: Exception) -> None:
+                check(self, "on_exception")
+                handled()
+
+        scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(8)})
+        jobs = cold(scheduler, resolver=scope)
+        for n in range(30):
+            jobs.add_background_job(Job, key=f"job-{n}", trigger=often())
+        with jobs:
+            handled.wait(300)
+        assert wrong.seen == []
+        assert len(handled.seen) == len(closed.seen) == sum(row.outcomes["failed"] for row in jobs.status())
+
+    async def test_on_asyncio(self) -> None:
+        """An async scope is closed by the task that opened it; its variables reach sync jobs in their threads."""
+        wrong, handled, closed = Waiter(), Waiter(), Waiter()
+
+        @asynccontextmanager
+        async def scope(job_type: type[Any]) -> AsyncGenerator[Any]:
+            instance = job_type()
+            current.set(instance)
+            instance.task = asyncio.current_task()
+            try:
+                yield instance
+            finally:
+                if asyncio.current_task() is not instance.task or current.get() is not instance:
+                    wrong("closing")
+                closed()
+
+        class Async:
+            task: Any
+
+            async def action_to_do(self) -> None:
+                await asyncio.sleep(0)
+                if asyncio.current_task() is not self.task or current.get() is not self:
+                    wrong("async action")
+                raise ValueError("boom")
+
+            async def on_exception(self, exception: Exception) -> None:
+                if asyncio.current_task() is not self.task or current.get() is not self:
+                    wrong("async on_exception")
+                handled()
+
+        class Sync:
+            def action_to_do(self) -> None:
+                self.thread = threading.get_ident()
+                if current.get() is not self:
+                    wrong("sync action")
+                raise ValueError("boom")
+
+            def on_exception(self, exception: Exception) -> None:
+                if threading.get_ident() != self.thread or current.get() is not self:
+                    wrong("sync on_exception")
+                handled()
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=scope)
+        for n in range(10):
+            jobs.add_background_job(Async, key=f"async-{n}", trigger=often())
+            jobs.add_background_job(Sync, key=f"sync-{n}", trigger=often())
+        async with jobs:
+            await eventually(lambda: len(handled.seen) >= 150)
+        assert wrong.seen == []
+        assert len(handled.seen) == len(closed.seen) == sum(row.outcomes["failed"] for row in jobs.status())
+
+
+@contextmanager
+def started(kind: str, scheduler: Any) -> Generator[None]:
+    """A scheduler that its owner, the test, starts and shuts down."""
+    if kind == "asyncio":
+        with event_loop_in_a_thread() as loop:
+
+            async def call(method: Callable[[], object]) -> None:
+                method()
+
+            asyncio.run_coroutine_threadsafe(call(scheduler.start), loop).result(LIMIT)
+            yield
+            asyncio.run_coroutine_threadsafe(call(scheduler.shutdown), loop).result(LIMIT)
+        return
+    thread = threading.Thread(target=scheduler.start)
+    thread.start()
+    if kind == "background":  # its start returns, when its own thread runs
+        thread.join(LIMIT)
+    until(lambda: scheduler.running)
+    yield
+    scheduler.shutdown()
+    thread.join(LIMIT)
+
+
+def picture(scheduler: Any) -> dict[str, Any]:
+    """Every attribute of the executors, the listeners, and the jobs of a scheduler."""
+    return {
+        "executors": {
+            alias: {n: copy.copy(v) if isinstance(v, dict | set) else v for n, v in vars(executor).items()}
+            for alias, executor in scheduler._executors.items()
+        },
+        "attributes": sorted(vars(scheduler)),
+        "listeners": list(scheduler._listeners),
+        "jobs": [job.__getstate__() for job in scheduler.get_jobs()],
+    }
+
+
+class TestAGivenScheduler:
+    @staticmethod
+    def make(kind: str) -> Any:
+        """A scheduler with somebody else's job and listener."""
+        scheduler = CLASSES[kind](timezone="UTC")
+        scheduler.add_executor(ThreadPoolExecutor(2), "threads")
+        scheduler.add_listener(nothing, EVENT_JOB_EXECUTED)
+        scheduler.add_job(nothing, "cron", hour=3, id="theirs")
+        return scheduler
+
+    @staticmethod
+    def register(jobs: BackgroundJobs) -> Waiter:
+        """Jobs of both colours on each executor, which fail; what their handlers see."""
+        seen = Waiter()
+        for executor in ("default", "threads"):
+            for colour in ("sync", "async"):
+                job = job_class(colour, fail, lambda *_: seen())
+                jobs.add_background_job(job, key=f"{colour}-{executor}", trigger=often(), executor=executor)
+        return seen
+
+    def test_that_was_running_is_as_before_after_the_close(self, kind: str) -> None:
+        """Every attribute of its executors, its listeners and its other jobs."""
+        scheduler = self.make(kind)
+        with started(kind, scheduler):
+            before = picture(scheduler)
+            jobs = cold(scheduler)
+            seen = self.register(jobs)
+            jobs.warm_up()
+            seen.wait(8)
+            jobs.close()
+            assert picture(scheduler) == before
+
+    def test_that_warm_up_started_has_nothing_of_ours_after_the_close(self, kind: str) -> None:
+        """Its executors have the attributes that any scheduler's have after a shutdown; the rest is as before."""
+        plain, scheduler = self.make(kind), self.make(kind)
+        with started(kind, plain):
+            pass
+        jobs = cold(scheduler)
+        seen = self.register(jobs)
+        with warm(kind, jobs):
+            seen.wait(8)
+        after, other = picture(scheduler), picture(plain)
+        assert {alias: sorted(found) for alias, found in after["executors"].items()} == {
+            alias: sorted(found) for alias, found in other["executors"].items()
+        }
+        for name in ("attributes", "listeners"):
+            assert after[name] == other[name]
+        assert [job.id for job in scheduler.get_jobs()] == [job.id for job in plain.get_jobs()]
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_that_two_facades_share_is_given_back_by_the_last(self, kind: str) -> None:
+        """After the first is closed the second goes on, and after both are, everything is as before."""
+        seen, scheduler = Waiter(), self.make(kind)
+        with started(kind, scheduler):
+            before = picture(scheduler)
+            first = cold(scheduler).add_background_job(fail, key="first", trigger=often()).warm_up()
+            second = cold(scheduler)
+            second.add_background_job(fail, key="second", trigger=often(), on_exception=lambda _: seen()).warm_up()
+            seen.wait()
+            first.close()
+            seen.wait(len(seen.seen) + 2)
+            second.close()
+            assert picture(scheduler) == before
+
+    def test_gets_an_executor_while_the_jobs_are_warm(self, kind: str, colour: str) -> None:
+        """A job that is registered after that, and names it, runs there and is handled."""
+        seen, scheduler = Waiter(), CLASSES[kind](timezone="UTC")
+        jobs = cold(scheduler).add_background_job(lambda: seen(), key="first", trigger=now())
+        with warm(kind, jobs):
+            seen.wait()
+            scheduler.add_executor(ThreadPoolExecutor(1), "late")
+            job = job_class(colour, fail, lambda _, exc: seen(str(exc)))
+            jobs.add_background_job(job, key="k", executor="late", trigger=now())
+            assert seen.wait(2)[1] == "boom"
+        assert counts(jobs, "k") == {"failed": 1}
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_may_be_shut_down_by_its_owner_during_a_run(self, kind: str, colour: str) -> None:
+        """A run that fails after that, or for that, is handled, and the close is quiet."""
+        begun, seen, release = threading.Event(), Waiter(), threading.Event()
+
+        def act() -> None:
+            begun.set()
+            release.wait(LIMIT)
+            raise ValueError("late")
+
+        async def act_async() -> None:
+            begun.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.to_thread(release.wait, LIMIT)
+            raise ValueError("late")
+
+        scheduler = CLASSES[kind](timezone="UTC")
+        jobs = cold(scheduler)
+        job = act if colour == "sync" else act_async
+        jobs.add_background_job(job, key="k", trigger=now(), on_exception=lambda exc: seen(str(exc)))
+        with event_loop_in_a_thread() as loop:
+
+            async def call(method: Callable[[], object]) -> None:
+                method()
+
+            if kind == "asyncio":
+                asyncio.run_coroutine_threadsafe(call(scheduler.start), loop).result(LIMIT)
+            else:
+                scheduler.start()
+            jobs.warm_up()
+            assert begun.wait(LIMIT)
+            until(lambda: scheduler.get_jobs() == [])  # APScheduler's pass over the due jobs is done
+            if kind == "asyncio":
+                asyncio.run_coroutine_threadsafe(call(scheduler.shutdown), loop).result(LIMIT)
+            else:
+                scheduler.shutdown(wait=False)
+            release.set()
+            assert seen.wait() == ["late"]
+            jobs.close()
+        assert counts(jobs, "k") == {"failed": 1}
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_a_close_at_any_moment_loses_nothing(kind: str, seed: int) -> None:
+    """Every run that began has ended, each failure was handled, and `collect` and `status` tell the same."""
+    rng = random.Random(seed)
+    began, ended, handled = Waiter(), Waiter(), Waiter()
+
+    def act(_: object, cancellation_token: CancellationToken) -> None:
+        began()
+        try:
+            if began.seen and len(began.seen) % 2:
+                raise ValueError("boom")
+        finally:
+            ended()
+
+    class Waits:
+        async def action_to_do(self, cancellation_token: CancellationToken) -> None:
+            began()
+            try:
+                await cancellation_token.wait_async()
+                raise ValueError("asked")
+            finally:
+                ended()
+
+        def on_exception(self, exception: Exception) -> None:
+            handled()
+
+    jobs = cold(CLASSES[kind](timezone="UTC"))
+    for colour in ("sync", "async"):
+        job = job_class(colour, act, lambda *_: handled())
+        for n in range(3):
+            jobs.add_background_job(job, key=f"{colour}-{n}", trigger=often(), run_immediately=rng.random() < 0.5)
+    jobs.add_background_job(Waits, trigger=now())
+    with collect(jobs) as results, warm(kind, jobs):
+        began.wait(rng.randint(1, 25))
+    assert len(began.seen) == len(ended.seen) == len(results)
+    assert len(handled.seen) == sum(result.outcome == "failed" for result in results)
+    for status in jobs.status():
+        found = Counter(result.outcome for result in results if result.key == status.key)
+        assert found == {outcome: n for outcome, n in status.outcomes.items() if n}
+        assert status.running == 0
+
+
+class RefusesOnce(BasePoolExecutor):  # type: ignore[misc]
+    """An executor that has no thread for the first job that it gets."""
+
+    class Threads(Pool):
+        refused = False
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if not self.refused:
+                self.refused = True
+                raise RuntimeError("can't start new thread")
+            return super().submit(fn, *args, **kwargs)
+
+    def __init__(self) -> None:
+        super().__init__(self.Threads(2))
+
+
+def test_an_executor_that_takes_no_work_costs_one_occurrence(kind: str, records: Any) -> None:
+    """The occurrence is counted and logged with its reason, and the next fire time runs."""
+    seen = Waiter()
+    jobs = cold(CLASSES[kind](timezone="UTC", executors={"pool": RefusesOnce()}))
+    jobs.add_background_job(lambda: seen(), key="k", trigger=often(), executor="pool")
+    with warm(kind, jobs):
+        seen.wait(2)
+    assert row(jobs, "k").not_run["refused"] == 1
+    until(lambda: records.texts("WARNING"))
+    assert "was skipped: its executor took no more work (RuntimeError: can't start new" in records.texts("WARNING")[0]
+
+
+class TestListeners:
+    @pytest.mark.parametrize("way", ["raises", "hangs"])
+    def test_one_with_a_fault_loses_no_handler_and_hears_each_event_once(self, way: str, waits: Any) -> None:
+        """In the event loop, where it raises or hangs for longer than anybody waits, a sync job is handled."""
+        waits.report = 0.05
+        heard, others, seen, release = Waiter(), Waiter(), Waiter(), threading.Event()
+
+        def faulty(event: Any) -> None:
+            heard(event.job_id)
+            if way == "raises":
+                raise RuntimeError("a listener with a fault")
+            release.wait(LIMIT)
+
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        jobs = cold(scheduler)
+        scheduler.add_listener(faulty, EVENT_JOB_ERROR)
+        scheduler.add_listener(lambda event: others(event.job_id), EVENT_JOB_ERROR)
+        jobs.add_background_job(fail, key="k", trigger=now(), on_exception=lambda exc: seen(str(exc)))
+        with warm("asyncio", jobs):
+            assert seen.wait() == ["boom"]
+            release.set()
+            others.wait()
+        assert heard.seen == others.seen == ["bgjobs:k"]
+        assert seen.seen == ["boom"]
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_is_counted(records: Any) -> None:
+    """The occurrence is skipped with a reason, and the job runs again."""
+    seen, cancelled = asyncio.Event(), Waiter()
+    before = asyncio.all_tasks()
+
+    async def job() -> None:
+        seen.set()
+
+    def cancel(_: object) -> None:
+        for task in set() if cancelled.seen else asyncio.all_tasks() - before:
+            task.cancel()
+            cancelled()
+
+    scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_listener(cancel, EVENT_JOB_SUBMITTED)
+    async with cold(scheduler).add_background_job(job, key="k", trigger=often()) as jobs:
+        async with asyncio.timeout(LIMIT):
+            await seen.wait()
+    assert len(cancelled.seen) == 1
+    assert sum(row(jobs, "k").not_run.values()) >= 1
+    assert any("its task was cancelled before it started" in text for text in records.texts("WARNING"))
+
+
+class TestTimeouts:
+    def test_a_coroutine_that_swallows_its_cancellation_has_timed_out(self, kind: str) -> None:
+        """It took longer than its timeout, whatever it returned after that."""
+
+        async def stubborn() -> str:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return "done"
+
+        with stage(kind, lambda jobs: jobs.add_background_job(stubborn, key="k", trigger=now(), timeout=0.02)) as jobs:
+            until(lambda: counts(jobs, "k"))
+        assert counts(jobs, "k") == {"timed_out": 1}
+
+    def test_a_coroutine_that_blocks_past_its_timeout_has_timed_out(self, kind: str) -> None:
+        """Nobody could cancel it; the clock counts all the same."""
+
+        async def blocking() -> None:
+            threading.Event().wait(0.05)
+
+        with stage(kind, lambda jobs: jobs.add_background_job(blocking, key="k", trigger=now(), timeout=0.02)) as jobs:
+            until(lambda: counts(jobs, "k"))
+        assert counts(jobs, "k") == {"timed_out": 1}
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class NoTracebackError(Exception):
+    def with_traceback(self, tb: object) -> Any:
+        raise RuntimeError("no traceback")
+
+
+class NoAttributesError(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("no attributes")
+
+
+class FalsyError(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
+class Scope:
+    """A scope for threads and tasks that notes the error which goes through it."""
+
+    def __init__(self, instance: object, note: Callable[[object], None]) -> None:
+        self.instance = instance
+        self.note = note
+
+    def __enter__(self) -> object:
+        return self.instance
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        self.note(error)
+
+
+@pytest.mark.parametrize("error_type", [NoTextError, NoTracebackError, NoAttributesError, FalsyError])
+def test_an_odd_exception_is_handled_like_any_other(kind: str, colour: str, error_type: type[Exception]) -> None:
+    """``on_exception`` gets it, the scope sees it, and the run has failed, whatever its own methods raise."""
+    error, handled, closed = error_type(), Waiter(), Waiter()
+
+    def act(*_: object) -> None:
+        raise error
+
+    job = job_class(colour, act, lambda _, exc: handled(exc is error))
+
+    def resolver(job_type: type[Any]) -> Any:
+        return Scope(job_type(), lambda found: closed(found is error))
+
+    with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=resolver) as jobs:
+        assert (handled.wait(), closed.wait()) == ([True], [True])
+        until(lambda: row(jobs, "k").running == 0)
+    assert counts(jobs, "k") == {"failed": 1}
+
+
+def test_a_log_sink_that_raises_costs_nothing(kind: str, colour: str) -> None:
+    """Runs, handlers and the close go on though every record raises."""
+    seen = Waiter()
+
+    def sink(_: object) -> None:
+        raise OSError("disk full")
+
+    number = logger.add(sink, catch=False, level=0)
+    try:
+        job = job_class(colour, fail, lambda *_: seen())
+        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), log_runs=True) as jobs:
+            seen.wait(3)
+    finally:
+        logger.remove(number)
+    assert not jobs.is_warm
+    assert counts(jobs, "k")["failed"] == len(seen.seen)
+
+
+def test_what_waits_for_a_thread_at_the_close_never_runs(waits: Any) -> None:
+    """It is skipped with the reason, and its turn, when it comes, finds nothing to do."""
+    waits.cancelled = 0.05
+    begun, release, ran = threading.Event(), threading.Event(), Waiter()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(LIMIT)
+
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+    submitted = Waiter()
+    jobs = cold(scheduler, shutdown_timeout=0.05).add_background_job(hang, trigger=now()).warm_up()
+    assert begun.wait(LIMIT)
+    scheduler.add_listener(lambda event: submitted(event.job_id), EVENT_JOB_SUBMITTED)
+    jobs.add_background_job(lambda: ran(), key="k", trigger=now())
+    until(lambda: "bgjobs:k" in submitted.seen)
+    jobs.close()
+    assert counts(jobs, "k") == {"closing": 1}
+    release.set()
+    until(lambda: row(jobs, "hang").running == 0)
+    assert ran.seen == []
+
+
+def test_a_run_that_waits_for_a_thread_is_not_called_coalesced() -> None:
+    """It runs when its turn comes; only the occurrences after it overlap."""
+    begun, release, seen = threading.Event(), threading.Event(), Waiter()
+
+    def hog() -> None:
+        begun.set()
+        release.wait(LIMIT)
+
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+    with cold(scheduler).add_background_job(hog, trigger=now()) as jobs:
+        assert begun.wait(LIMIT)
+        jobs.add_background_job(lambda: seen(), key="k", trigger=often())
+        until(lambda: row(jobs, "k").not_run["overlapped"] >= 2)
+        coalesced = row(jobs, "k").not_run["coalesced"]
+        release.set()
+        seen.wait()
+    assert coalesced == 0
