@@ -10,12 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bgjobs.__main__ import main
-from bgjobs._runs.log import unconfigure_logging
-from bgjobs._runs.threads import waits
+from bgjobs._runs.log import unconfigure_logging  # undoes a set-up that lasts for the process
 
 JOBS = """
 import os, signal, threading, time
@@ -310,7 +310,7 @@ class TestProcesses:
 
 
 @pytest.fixture(name="statuses")
-def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def _statuses(monkeypatch: pytest.MonkeyPatch, waits: Any) -> list[int]:
     """The statuses with which the process would have ended at once."""
     statuses: list[int] = []
 
@@ -319,7 +319,7 @@ def _statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sys.modules["shop_jobs"].released.set()
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(waits, "cancelled", 0.1)
+    waits.cancelled = 0.1
     return statuses
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+import logging
 import random
 import sqlite3
 import threading
@@ -13,6 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor as Pool
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -27,13 +30,17 @@ from bgjobs.testing import collect
 from stage import (
     CLASSES,
     LIMIT,
+    NIGHTLY,
+    Times,
     Waiter,
+    async_scope,
     cold,
     counts,
     event_loop_in_a_thread,
     eventually,
     fail,
     job_class,
+    left_behind,
     nothing,
     now,
     often,
@@ -145,13 +152,9 @@ def started(kind: str, scheduler: Any) -> Generator[None]:
     """A scheduler that its owner, the test, starts and shuts down."""
     if kind == "asyncio":
         with event_loop_in_a_thread() as loop:
-
-            async def call(method: Callable[[], object]) -> None:
-                method()
-
-            asyncio.run_coroutine_threadsafe(call(scheduler.start), loop).result(LIMIT)
+            asyncio.run_coroutine_threadsafe(called(scheduler.start), loop).result(LIMIT)
             yield
-            asyncio.run_coroutine_threadsafe(call(scheduler.shutdown), loop).result(LIMIT)
+            asyncio.run_coroutine_threadsafe(called(scheduler.shutdown), loop).result(LIMIT)
         return
     thread = threading.Thread(target=scheduler.start)
     thread.start()
@@ -273,19 +276,15 @@ class TestAGivenScheduler:
         job = act if colour == "sync" else act_async
         jobs.add_background_job(job, key="k", trigger=now(), on_exception=lambda exc: seen(str(exc)))
         with event_loop_in_a_thread() as loop:
-
-            async def call(method: Callable[[], object]) -> None:
-                method()
-
             if kind == "asyncio":
-                asyncio.run_coroutine_threadsafe(call(scheduler.start), loop).result(LIMIT)
+                asyncio.run_coroutine_threadsafe(called(scheduler.start), loop).result(LIMIT)
             else:
                 scheduler.start()
             jobs.warm_up()
             assert begun.wait(LIMIT)
             until(lambda: scheduler.get_jobs() == [])  # APScheduler's pass over the due jobs is done
             if kind == "asyncio":
-                asyncio.run_coroutine_threadsafe(call(scheduler.shutdown), loop).result(LIMIT)
+                asyncio.run_coroutine_threadsafe(called(scheduler.shutdown), loop).result(LIMIT)
             else:
                 scheduler.shutdown(wait=False)
             release.set()
@@ -548,3 +547,359 @@ def test_a_run_that_waits_for_a_thread_is_not_called_coalesced() -> None:
         release.set()
         seen.wait()
     assert coalesced == 0
+
+
+class TestALogThatRaises:
+    """A filter on APScheduler's own loggers raises; no run, handler or later occurrence is lost by that."""
+
+    @pytest.fixture(name="broken")
+    def _broken(self) -> Generator[Callable[[str, str], None]]:
+        undo: list[Callable[[], object]] = []
+
+        def broken(name: str, text: str) -> None:
+            def refuse(record: logging.LogRecord) -> bool:
+                if text in record.getMessage():
+                    raise OSError("disk full")
+                return True
+
+            log = logging.getLogger(name)
+            undo.extend([lambda: log.removeFilter(refuse), lambda level=log.level: log.setLevel(level)])  # type: ignore[misc]
+            log.setLevel(logging.INFO)
+            log.addFilter(refuse)
+
+        yield broken
+        for step in undo:
+            step()
+
+    def test_at_the_start_of_a_run(self, kind: str, colour: str, broken: Any) -> None:
+        """APScheduler does not come to call the job: it is skipped, counted, and free to run again."""
+        broken("apscheduler.executors.default", "Running job")
+        job = job_class(colour, lambda *_: None)
+        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often())) as jobs:
+            until(lambda: row(jobs, "k").not_run["refused"] >= 2)
+        assert row(jobs, "k").outcomes["succeeded"] == 0
+
+    def test_at_the_end_of_a_run(self, kind: str, colour: str, broken: Any, records: Any) -> None:
+        """A listener raises, and so does the record of that: the handler is called, and the job runs again."""
+        broken("apscheduler.scheduler", "Error notifying listener")
+        seen, scheduler = Waiter(), CLASSES[kind](timezone="UTC")
+
+        def faulty(_: object) -> None:
+            raise RuntimeError("a listener with a fault")
+
+        scheduler.add_listener(faulty, EVENT_JOB_ERROR)
+        jobs = cold(scheduler)
+        jobs.add_background_job(job_class(colour, fail, lambda *_: seen()), key="k", trigger=often())
+        with warm(kind, jobs):
+            seen.wait(2)
+        assert any("the end of a run of job 'k' could not be reported: OSError" in t for t in records.texts("ERROR"))
+
+
+def test_what_somebody_set_on_an_executor_is_there_again_after_the_close() -> None:
+    """Another library may stand at the same place; it gets its own jobs meanwhile, and its place back."""
+    theirs, seen, executor = Waiter(), Waiter(), ThreadPoolExecutor(2)
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": executor})
+    before = executor._do_submit_job
+
+    def other(job: Any, run_times: Any) -> None:
+        theirs(job.id)
+        before(job, run_times)
+
+    executor._do_submit_job = other
+    with cold(scheduler).add_background_job(lambda: seen(), key="k", trigger=now()):
+        scheduler.add_job(nothing, now(), id="theirs")
+        seen.wait()
+        theirs.wait()
+    assert theirs.seen == ["theirs"]
+    assert vars(executor)["_do_submit_job"] is other
+
+
+def test_an_event_loop_that_is_blocked_holds_no_handler_up(waits: Any) -> None:
+    """The thread of the run reports itself then, and nobody hears of it twice when the loop goes on."""
+    waits.report = 0.05
+    heard, seen, blocked, release, ended = Waiter(), Waiter(), threading.Event(), threading.Event(), Waiter()
+
+    async def block() -> None:
+        blocked.set()
+        release.wait(LIMIT)
+
+    def fail_meanwhile() -> None:
+        assert blocked.wait(LIMIT)
+        raise ValueError("boom")
+
+    scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_listener(lambda event: heard(event.job_id), EVENT_JOB_ERROR)
+    scheduler.add_listener(lambda event: ended(event.job_id), EVENT_JOB_EXECUTED)
+    jobs = cold(scheduler)
+    jobs.add_background_job(fail_meanwhile, key="k", trigger=now(), on_exception=lambda exc: seen(str(exc)))
+    jobs.add_background_job(block, key="block", trigger=now())
+    with warm("asyncio", jobs):
+        assert seen.wait() == ["boom"]
+        release.set()
+        ended.wait()
+    assert heard.seen == ["bgjobs:k"]
+
+
+def test_an_event_is_dispatched_where_no_thread_can_be_had(records: Any) -> None:
+    """A job ended the threads of its event loop; its failure is reported in the loop, and handled."""
+    heard, seen = Waiter(), Waiter()
+
+    async def spoil() -> None:
+        await asyncio.get_running_loop().shutdown_default_executor()
+        raise ValueError("boom")
+
+    async def handle(exception: Exception) -> None:
+        seen(str(exception))
+
+    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler.add_listener(lambda event: heard(event.job_id), EVENT_JOB_ERROR)
+    with cold(scheduler).add_background_job(spoil, key="k", trigger=now(), on_exception=handle):
+        assert seen.wait() == ["boom"]
+    assert heard.seen == ["bgjobs:k"]
+
+
+def test_no_event_loop_to_be_had_costs_one_occurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Async code of a thread scheduler is refused then, with the reason, and runs when there is one again."""
+    seen = Waiter()
+
+    async def job() -> None:
+        seen()
+
+    def none_left() -> asyncio.AbstractEventLoop:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", none_left)
+    with stage("background", lambda jobs: jobs.add_background_job(job, key="k", trigger=often())) as jobs:
+        until(lambda: row(jobs, "k").not_run["refused"])
+        monkeypatch.undo()
+        seen.wait()
+
+
+def test_a_job_that_is_removed_while_it_waits_for_a_thread_does_not_run(records: Any) -> None:
+    """Its turn comes after the removal; the log says why nothing happens."""
+    begun, release, submitted, ran = threading.Event(), threading.Event(), Waiter(), Waiter()
+
+    def hog() -> None:
+        begun.set()
+        release.wait(LIMIT)
+
+    scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(1)})
+    scheduler.add_listener(lambda event: submitted(event.job_id), EVENT_JOB_SUBMITTED)
+    with cold(scheduler).add_background_job(hog, trigger=now()) as jobs:
+        assert begun.wait(LIMIT)
+        jobs.add_background_job(lambda: ran(), key="k", trigger=now())
+        until(lambda: "bgjobs:k" in submitted.seen)
+        jobs.remove("k")
+        release.set()
+        until(lambda: any("the job was removed first" in text for text in records.texts("WARNING")))
+    assert ran.seen == []
+
+
+def test_of_several_late_runs_those_after_the_close_are_skipped(kind: str, colour: str) -> None:
+    """Two occurrences in one hand: the first is in progress when the jobs are closed, the second never begins."""
+    begun = Waiter()
+
+    def act(_: object, cancellation_token: CancellationToken) -> None:
+        begun()
+        assert cancellation_token.wait(LIMIT)
+
+    class Async:
+        async def action_to_do(self, cancellation_token: CancellationToken) -> None:
+            begun()
+            await cancellation_token.wait_async()
+
+    job = Async if colour == "async" else job_class("sync", act)
+    late = Times(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC))
+    with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=late, coalesce=False)) as jobs:
+        begun.wait()
+    assert counts(jobs, "k") == {"succeeded": 1, "closing": 1}
+    assert len(begun.seen) == 1
+
+
+class TestOddScopesAndHandlers:
+    def test_a_scope_that_raises_the_error_itself_is_not_logged_for_it(
+        self, kind: str, colour: str, records: Any
+    ) -> None:
+        """It lets the error through, in its way; one record of one failure is enough."""
+
+        class Reraising(Scope):
+            def __exit__(self, _: object, error: object, __: object) -> None:
+                self.note(error)
+                assert isinstance(error, ValueError)
+                raise error
+
+        closed = Waiter()
+        job = job_class(colour, fail)
+        resolver: Any = lambda job_type: Reraising(job_type(), closed)  # noqa: E731
+        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=resolver):
+            closed.wait()
+        assert records.texts("ERROR") == ["job 'k' failed: ValueError: boom"]
+
+    def test_a_handler_that_cannot_be_looked_up_is_logged(self, kind: str, records: Any) -> None:
+        """The class raises when it is asked for its ``on_exception``; the run has failed all the same."""
+
+        class Job:
+            def action_to_do(self) -> None:
+                raise ValueError("boom")
+
+            def on_exception(self, exception: Exception) -> None: ...
+
+            def __getattribute__(self, name: str) -> Any:
+                if name == "on_exception":
+                    raise RuntimeError("not to be had")
+                return super().__getattribute__(name)
+
+        with stage(kind, lambda jobs: jobs.add_background_job(Job, key="k", trigger=now())) as jobs:
+            until(lambda: counts(jobs, "k"))
+        assert counts(jobs, "k") == {"failed": 1}
+        assert "on_exception of job 'k' cannot be looked up: RuntimeError: not to be had" in records.texts("ERROR")
+
+    def test_a_sync_handler_of_async_code_that_raises_is_logged(self, kind: str, records: Any) -> None:
+        """It runs in a thread; what it raises, even what no future can carry, comes to the log."""
+
+        class Job:
+            async def action_to_do(self) -> None:
+                raise ValueError("boom")
+
+            def on_exception(self, exception: Exception) -> None:
+                raise StopIteration
+
+        with stage(kind, lambda jobs: jobs.add_background_job(Job, key="k", trigger=now())):
+            until(
+                lambda: any(
+                    "on_exception of job 'k' raised RuntimeError: coroutine raised Stop" in t
+                    for t in records.texts("ERROR")
+                )
+            )
+
+    def test_a_sync_handler_of_async_code_is_waited_for_when_the_drain_cancels(self, kind: str) -> None:
+        """No one can cancel a thread: the scope stays open until it has ended."""
+        events, begun, release = Waiter(), threading.Event(), threading.Event()
+
+        class Job:
+            async def action_to_do(self) -> None:
+                raise ValueError("boom")
+
+            def on_exception(self, exception: Exception) -> None:
+                begun.set()
+                release.wait(LIMIT)
+                events("handled")
+
+        def resolver(job_type: type[Any]) -> Any:
+            return Scope(job_type(), lambda _: events("closed"))
+
+        jobs = cold(
+            CLASSES[kind](timezone="UTC"),
+            resolver=resolver,
+            shutdown_timeout=0.05,
+        )
+        jobs.add_background_job(Job, key="k", trigger=now())
+        with warm(kind, jobs):
+            assert begun.wait(LIMIT)
+            threading.Timer(0.2, release.set).start()  # after the cancellation, which nothing shows
+            jobs.close()
+            assert events.wait(2) == ["handled", "closed"]
+
+    def test_a_scope_that_its_loop_leaves_first_is_closed_in_time(self) -> None:
+        """``asyncio.run`` ends while a sync job is in an async scope: its task closes the scope; the thread goes on."""
+        closed, ended, begun, release = Waiter(), Waiter(), threading.Event(), threading.Event()
+
+        @asynccontextmanager
+        async def scope(job_type: type[Any]) -> AsyncGenerator[Any]:
+            try:
+                yield job_type()
+            finally:
+                closed()
+                release.set()
+
+        class Job:
+            def action_to_do(self) -> None:
+                begun.set()
+                release.wait(LIMIT)
+                ended()
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=scope).add_background_job(Job, key="k", trigger=now())
+
+        async def forget_to_close() -> None:
+            jobs.warm_up()
+            await eventually(begun.is_set)
+
+        asyncio.run(forget_to_close())
+        assert (len(closed.wait()), len(ended.wait())) == (1, 1)
+        jobs.close()
+        assert row(jobs, "k").running == 0
+
+    def test_an_awaitable_whose_task_never_begins_fails_its_run(self, records: Any) -> None:
+        """Somebody cancels the task in which a sync job's coroutine is awaited, before its first step."""
+        cancel_next = threading.Event()
+
+        class Inner:
+            def __await__(self) -> Generator[Any, None, None]:
+                raise AssertionError("it never runs")
+
+        def outer() -> Any:
+            cancel_next.set()
+            return Inner()
+
+        def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+            if cancel_next.is_set():
+                cancel_next.clear()
+                task.cancel()
+            return task
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC")).add_background_job(outer, key="k", cron=NIGHTLY)
+        with event_loop_in_a_thread() as loop:
+            loop.call_soon_threadsafe(loop.set_task_factory, factory)
+            asyncio.run_coroutine_threadsafe(called(jobs.warm_up), loop).result(LIMIT)
+            jobs.run_now("k")
+            until(lambda: counts(jobs, "k"))
+            asyncio.run_coroutine_threadsafe(jobs.aclose(), loop).result(LIMIT)
+        assert counts(jobs, "k") == {"failed": 1}
+
+    def test_an_async_scope_whose_task_never_begins_fails_its_run(self) -> None:
+        """Somebody cancels the task that would hold the scope of a sync job; nothing waits for it for ever."""
+        cancel_next = threading.Event()
+
+        def resolver(job_type: type[Any]) -> Any:
+            cancel_next.set()
+            return async_scope(job_type)
+
+        def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+            if cancel_next.is_set():
+                cancel_next.clear()
+                task.cancel()
+            return task
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=resolver)
+        jobs.add_background_job(job_class("sync", fail), key="k", cron=NIGHTLY)
+        with event_loop_in_a_thread() as loop:
+            loop.call_soon_threadsafe(loop.set_task_factory, factory)
+            asyncio.run_coroutine_threadsafe(called(jobs.warm_up), loop).result(LIMIT)
+            jobs.run_now("k")
+            until(lambda: counts(jobs, "k"))
+            asyncio.run_coroutine_threadsafe(jobs.aclose(), loop).result(LIMIT)
+        assert counts(jobs, "k") == {"failed": 1}
+        assert "CancelledError" in str(row(jobs, "k").last_error)
+
+    def test_a_run_whose_loop_was_closed_by_force_is_forgotten(self) -> None:
+        """Its coroutine is thrown away in the middle of an async scope, where nothing can be awaited any more."""
+        begun = threading.Event()
+
+        class Job:
+            async def action_to_do(self) -> None:
+                begun.set()
+                await asyncio.Event().wait()
+
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=async_scope, shutdown_timeout=0.05)
+        jobs.add_background_job(Job, key="k", trigger=now())
+        left_behind(jobs, begun.is_set)
+        gc.collect()
+        jobs.close()
+        assert (row(jobs, "k").running, counts(jobs, "k")) == (0, {"cancelled": 1})
+
+
+async def called(method: Callable[[], object]) -> None:
+    """Call something in an event loop."""
+    method()

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from bgjobs import CancellationToken, ConfigurationError
-from bgjobs._job import Job, Target
-from bgjobs._registration import converted
+from bgjobs._job import Job, Target  # what a registration holds, which `converted` asks
+from bgjobs._registration import converted  # hundreds of annotations without a file for each
 
 if TYPE_CHECKING:
     from nowhere import Elsewhere  # type: ignore[import-not-found]

@@ -11,7 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from bgjobs import configure_logging
-from bgjobs._runs.log import unconfigure_logging
+from bgjobs._runs.log import unconfigure_logging  # undoes a set-up that lasts for the process
 from stage import NIGHTLY, Records, cold, nothing, until, warm
 
 APSCHEDULER = logging.getLogger("apscheduler")

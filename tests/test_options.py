@@ -20,7 +20,7 @@ from bgjobs import (
     DuplicateJobError,
     NeverFiresError,
 )
-from bgjobs._options import JobOptions, Registration
+from bgjobs._options import JobOptions, Registration  # the types of keywords, held against the model
 from stage import NIGHTLY, cold
 
 

@@ -148,6 +148,7 @@ def test_errors_are_also_builtin_ones(name: str) -> None:
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_are_drawn_in_the_tree(name: str) -> None:
     """The picture of the tree has every error."""
+    # the picture stands where its maintainers look
     assert name in (sys.modules["bgjobs._errors"].__doc__ or "")
 
 

@@ -97,7 +97,10 @@ class TestScopes:
             assert set(seen.wait(2)) == {"entered"}
         assert "job 'k' failed: OSError: pool exhausted" in records.texts("ERROR")[0]
 
-    def test_a_scope_that_raises_on_exit_fails_a_good_run(self, kind: str, colour: str, records: Any) -> None:
+    @pytest.mark.parametrize("flavour", ["sync", "async"])
+    def test_a_scope_that_raises_on_exit_fails_a_good_run(
+        self, kind: str, colour: str, flavour: str, records: Any
+    ) -> None:
         """A commit that fails at the end is a failed run, and the instance hears of it."""
         seen = Waiter()
 
@@ -107,11 +110,16 @@ class TestScopes:
             raise OSError("commit failed")
 
         job = job_class(colour, lambda *_: seen("acted"), lambda _, exc: seen(repr(exc)))
-        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=scope):
+        with stage(
+            kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=flavoured(flavour, scope)
+        ):
             assert seen.wait(2) == ["acted", "OSError('commit failed')"]
         assert records.texts("ERROR") == ["job 'k' failed: OSError: commit failed"]
 
-    def test_a_scope_that_raises_on_exit_after_a_failure_is_logged(self, kind: str, colour: str, records: Any) -> None:
+    @pytest.mark.parametrize("flavour", ["sync", "async"])
+    def test_a_scope_that_raises_on_exit_after_a_failure_is_logged(
+        self, kind: str, colour: str, flavour: str, records: Any
+    ) -> None:
         """Both errors are in the log; the handler hears of the first only."""
         seen = Waiter()
 
@@ -124,7 +132,9 @@ class TestScopes:
                 raise OSError("rollback failed")
 
         job = job_class(colour, fail, lambda _, exc: seen(repr(exc)))
-        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=scope):
+        with stage(
+            kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=flavoured(flavour, scope)
+        ):
             assert seen.wait(2) == ["ValueError('boom')", "closing"]
         assert records.texts("ERROR") == [
             "job 'k' failed: ValueError: boom",

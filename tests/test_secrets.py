@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bgjobs._errors import masked
+from bgjobs._errors import masked  # every error goes through it; cases in a table
 
 
 def test_values_are_masked_at_every_depth() -> None:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bgjobs import ConfigurationError
-from bgjobs._cron.expression import zone
+from bgjobs._cron.expression import zone  # one rule that many public arguments follow
 
 
 class Pytz(tzinfo):
