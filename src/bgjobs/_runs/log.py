@@ -46,7 +46,8 @@ class Named(Protocol):
 
 def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
     with suppress(Exception):
-        logger.bind(**bound).opt(exception=error).log(level, message)
+        bound_logger = logger.bind(**bound)
+        (bound_logger if error is None else bound_logger.opt(exception=error)).log(level, message)
 
 
 def _names(run: Named) -> dict[str, Any]:
