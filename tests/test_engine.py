@@ -23,6 +23,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_SU
 from apscheduler.executors.pool import BasePoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 from loguru import logger
 
 from bgjobs import BackgroundJobs, CancellationToken
@@ -361,6 +362,35 @@ def test_an_executor_that_takes_no_work_costs_one_occurrence(kind: str, records:
     assert row(jobs, "k").not_run["refused"] == 1
     until(lambda: records.texts("WARNING"))
     assert "was skipped: its executor took no more work (RuntimeError: can't start new" in records.texts("WARNING")[0]
+
+
+def test_a_refused_occurrence_is_reported_by_the_next_run_where_no_thread_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, records: Any
+) -> None:
+    """Under the locks of APScheduler nothing is logged; a machine out of threads has it logged a little later."""
+    seen, start = Waiter(), threading.Thread.start
+
+    def none_left(thread: threading.Thread) -> None:
+        if thread.name == "bgjobs-report":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    jobs = cold(BackgroundScheduler(timezone="UTC", executors={"pool": RefusesOnce()}))
+    jobs.add_background_job(lambda: seen(), key="k", trigger=often(), executor="pool")
+    with jobs:
+        seen.wait(2)
+    assert any("was skipped: its executor took no more work" in text for text in records.texts("WARNING"))
+
+
+def test_a_refused_occurrence_is_counted_once() -> None:
+    """It is refused, and not coalesced into the next run."""
+    seen = Waiter()
+    jobs = cold(BackgroundScheduler(timezone="UTC", executors={"pool": RefusesOnce()}))
+    jobs.add_background_job(lambda: seen(), key="k", trigger=IntervalTrigger(seconds=0.5), executor="pool")
+    with jobs:
+        seen.wait()
+    assert (row(jobs, "k").not_run["refused"], row(jobs, "k").not_run["coalesced"]) == (1, 0)
 
 
 class TestListeners:

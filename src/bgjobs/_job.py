@@ -194,7 +194,8 @@ def _parameters_of_method(job_type: Any, name: str) -> Parameters:
     raw = inspect.getattr_static(job_type, name)
     if inspect.isfunction(raw):
         return _without_self(raw)
-    return _parameters(raw.__get__(job_type, job_type) if hasattr(raw, "__get__") else raw)
+    is_bound = hasattr(raw, "__get__") and not isinstance(raw, functools.partial)  # which Python 3.13 would warn of
+    return _parameters(raw.__get__(job_type, job_type) if is_bound else raw)
 
 
 # A thousand jobs may be of one class. The cache is small, since a method that it holds may keep its class alive.

@@ -125,10 +125,10 @@ class Owners:
         try:
             self._start(due)
         except BaseException as error:
-            if self._waiting.pop(due, False):
+            if self._waiting.pop(due, False):  # pragma: no branch - else a worker that came first has it
                 reason = f"its executor took no more work ({log.described(error)})"
                 for run_time in due.run_times:
-                    self.registry.skip_later(due.job.key, run_time.astimezone(UTC), REFUSED, reason)
+                    self.registry.refuse(due.job, due.row.args[2], run_time.astimezone(UTC), reason)
             raise
 
     def _start(self, due: Due) -> None:
@@ -160,7 +160,7 @@ class Owners:
 
     def take_back(self, due: Due, reason: str) -> None:
         """Skip a job that is due and waits for its owner; nothing where the owner has it."""
-        if self._waiting.pop(due, False):
+        if self._waiting.pop(due, False):  # pragma: no branch
             due.report(due.run_times[-1], [])
             for run_time in due.run_times:
                 self.registry.skip(due.job.key, run_time.astimezone(UTC), CLOSING, reason)

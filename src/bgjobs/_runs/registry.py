@@ -130,7 +130,7 @@ class Registry:
         if not run.is_live:
             return self._overlap(job, run.kind, run.scheduled_at)
         self._live.add(run)
-        if self._closing:  # since the look in `_admit`: the drain may not have seen this run
+        if self._closing:  # pragma: no cover - since the look in `_admit`: the drain may not have seen this run
             run.token.request_cancellation()
         return None
 
@@ -180,15 +180,17 @@ class Registry:
         self._tell(report, self.observers if quiet else [log.observe, *self.observers])
         return Skipped(reason)
 
-    def skip_later(self, key: str, scheduled_at: datetime, outcome: str, reason: str) -> None:
-        """As `skip`, for callers that hold locks of APScheduler: counted now, reported by a thread or the next run."""
-        self._count(key, outcome, 1)
-        self._unreported.append(RunReport(key, None, scheduled_at, None, 0.0, outcome, reason))
+    def refuse(self, job: RegisteredJob, kind: str, scheduled_at: datetime, reason: str) -> None:
+        """Skip what an executor does not take, under APScheduler's locks: a thread or the next run reports it."""
+        if kind == SCHEDULED and job.schedule is not None:
+            job.schedule.tick(scheduled_at, job.lock)
+        self._count(job.key, status.REFUSED, 1)
+        self._unreported.append(RunReport(job.key, None, scheduled_at, None, 0.0, status.REFUSED, reason))
         with suppress(RuntimeError):  # no thread can be had
             threading.Thread(target=self.flush, name="bgjobs-report", daemon=True).start()
 
     def flush(self) -> None:
-        """Report what `skip_later` has left."""
+        """Report what `refuse` has left."""
         while self._unreported:
             with suppress(IndexError):  # another thread was faster
                 self._tell(self._unreported.popleft(), [log.observe, *self.observers])
@@ -203,8 +205,7 @@ class Registry:
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
-        job = self.jobs.get(key)
-        if job is not None:
+        if (job := self.jobs.get(key)) is not None:
             self._tick(job, scheduled_at)
             self._overlap(job, SCHEDULED, scheduled_at)
 
@@ -233,8 +234,7 @@ class Registry:
         return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
 
     def _count(self, key: str, outcome: str, times: int) -> None:
-        job = self.jobs.get(key)
-        if job is not None:
+        if (job := self.jobs.get(key)) is not None:
             with job.lock:
                 job.tally.counts[outcome] += times
 

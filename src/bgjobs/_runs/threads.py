@@ -292,5 +292,5 @@ def drive(life: Coroutine[Any, Any, T]) -> T:
         life.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    life.close()
-    raise AssertionError("a run that a thread owns must block, not suspend")
+    life.close()  # pragma: no cover - a fault of ours
+    raise AssertionError("a run that a thread owns must block, not suspend")  # pragma: no cover
