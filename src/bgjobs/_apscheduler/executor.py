@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -45,13 +45,16 @@ from .._runs.threads import Calls, InThread, drive, in_task, waits
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
 _applications: dict[str, Owners] = {}
 
+#: Who owns the runs in this context.
+_owners: ContextVar[Owners | None] = ContextVar("bgjobs_owners", default=None)
+
 
 def fire(application: str, key: str, kind: str) -> object:
     """What APScheduler calls; job stores hold a reference to it, so its name and arguments stay.
 
     Returns a coroutine where a task owns the run.
     """
-    owners, run = _applications.get(application), here()
+    owners, run = _owners.get(), here()
     if owners is None or run is None or run.is_begun or (run.key, run.kind) != (key, kind):
         reason = f"no job of the application {application!r} is warm under this key in this process"
         log.warning(f"job {key!r} was skipped: {reason}", key=key)
@@ -71,14 +74,7 @@ def errored(event: Any) -> None:
 
 
 class Due:
-    """A job that is due, on its way from its executor to its owner.
-
-    Attributes:
-        executor: The executor that was asked.
-        row: The APScheduler job.
-        run_times: Its fire times; several only without ``coalesce``.
-        job: What is registered under its key.
-    """
+    """A job that is due, on its way to its owner: who was asked, the APScheduler job, its fire times, and our job."""
 
     __slots__ = ("executor", "job", "row", "run_times")
 
@@ -109,6 +105,7 @@ class Owners:
         self._get_loop = get_loop
         self._waiting: dict[Due, bool] = {}  # for a thread or a task; who takes it out, an owner or the close, has it
         self._context = copy_context()  # of the warm-up: a run must not inherit the context of another one
+        self._context.run(_owners.set, self)
         self._hooks: list[_Hook] = []
         self.name, n = application, 1
         while _applications.setdefault(self.name, self) is not self:  # the nearest name that is free in this process
