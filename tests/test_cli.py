@@ -246,6 +246,14 @@ class TestOnce:
         assert out == "working\n"
         assert "job 'work' succeeded" in err
 
+    def test_a_coroutine(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """An async job has an event loop for its one run."""
+        source = "async def tend(): print('tending', flush=True)\n"
+        Path("garden.py").write_text(source, encoding="utf-8")
+        Path("garden.toml").write_text(ONE.replace("shop_jobs:work", "garden:tend"), encoding="utf-8")
+        assert status("run", "--config", "garden.toml", "--once", "work") == 0
+        assert capfd.readouterr().out == "tending\n"
+
     def test_a_failure(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The status is 1, and the traceback is in the log, once."""
         assert status("run", "--app", "shop_app:jobs", "--once", "fail") == 1

@@ -27,7 +27,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from loguru import logger
 
 from bgjobs import BackgroundJobs, CancellationToken
-from bgjobs.testing import collect
+from bgjobs.testing import collect, run_job
 from stage import (
     CLASSES,
     LIMIT,
@@ -391,6 +391,30 @@ def test_a_refused_occurrence_is_counted_once() -> None:
     with jobs:
         seen.wait()
     assert (row(jobs, "k").not_run["refused"], row(jobs, "k").not_run["coalesced"]) == (1, 0)
+
+
+def test_a_refused_extra_run_is_counted() -> None:
+    """A run by hand that no executor takes has its reason, too, and the schedule is as before."""
+    jobs = cold(BackgroundScheduler(timezone="UTC", executors={"pool": RefusesOnce()}))
+    jobs.add_background_job(nothing, key="k", cron=NIGHTLY, executor="pool")
+    with jobs:
+        jobs.run_now("k")
+        until(lambda: row(jobs, "k").not_run["refused"])
+    assert counts(jobs, "k") == {"refused": 1}
+
+
+def test_an_observer_that_raises_costs_no_run(records: Any) -> None:
+    """It is logged, and the others hear of the run."""
+    jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+
+    def observe(_: object) -> None:
+        raise KeyboardInterrupt
+
+    jobs._registry.observers.append(observe)  # the public way to observe runs is still to come
+    with collect(jobs) as results:
+        assert run_job(jobs, "k").outcome == "succeeded"
+    assert [result.key for result in results] == ["k"]
+    assert records.texts("ERROR") == ["an observer of the runs of job 'k' raised KeyboardInterrupt: "]
 
 
 class TestListeners:

@@ -75,6 +75,12 @@ def test_an_unknown_name_is_no_attribute() -> None:
         bgjobs.BackgroundJob5  # type: ignore[attr-defined] # noqa: B018
 
 
+def test_an_unknown_name_of_the_settings_is_no_attribute() -> None:
+    """What is imported when it is asked for is one name."""
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        bgjobs._settings.nothing  # type: ignore[attr-defined] # noqa: B018 - the wing's own look-up, which a misspelled import would reach
+
+
 def test_star_import_gives_every_public_name() -> None:
     """`from bgjobs import *` works."""
     namespace: dict[str, object] = {}
