@@ -22,6 +22,7 @@ thread pool through a thread. While its jobs are warm, bgjobs stands in for `_do
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -65,6 +66,9 @@ def fire(application: str, key: str, kind: str) -> object:
     if run.error is not None:
         raise run.error
     return run.value
+
+
+fire.__signature__ = inspect.signature(fire)  # type: ignore[attr-defined] # APScheduler asks for it at each `add_job`
 
 
 def errored(event: Any) -> None:
@@ -290,8 +294,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, report: Callable[[], object]) -> N
 async def _aside(report: Callable[[], object]) -> None:
     """Report in a thread, and wait for that, unless this task is cancelled meanwhile."""
     try:
-        await asyncio.shield(asyncio.to_thread(report))
-    except asyncio.CancelledError:
-        pass
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(asyncio.to_thread(report))
     except RuntimeError:  # no thread can be had
         report()
