@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -90,3 +91,19 @@ def test_other_signals_are_left_to_their_handlers(kind: str) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert asked.seen == [False, True]
+
+
+def test_a_signal_is_seen_where_a_job_has_the_event_loop_handle_another_one() -> None:
+    """The event loop then has the interpreter write the numbers of signals to itself, no longer to us."""
+    asked = Waiter()
+
+    async def job(cancellation_token: CancellationToken) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, asked)
+        send(signal.SIGTERM)
+        await asyncio.wait_for(cancellation_token.wait_async(), LIMIT)
+        asked(cancellation_token.is_cancellation_requested)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    once("asyncio", job).run()
+    assert asked.seen == [True]

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypedDict, TypeVar
+from inspect import cleandoc
+from typing import Annotated, Any, Self, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -23,8 +24,6 @@ from pydantic import (
 from ._cron.expression import Expression, zone
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
-
-M = TypeVar("M", bound=BaseModel)
 
 #: The path to a value through tables, as pydantic calls it: ``("jobs", "data-sync", "cron")``.
 Loc = tuple[str, ...]
@@ -46,48 +45,70 @@ def fold(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
+def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Copy what the docstrings of a model say about its fields into its JSON Schema, for editors."""
+    schema["description"] = schema["description"].partition("\n\n")[0]
+    for docstring in (base.__doc__ or "" for base in model.__mro__):
+        for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", cleandoc(docstring), re.MULTILINE):
+            if name in schema["properties"]:
+                schema["properties"][name]["description"] = " ".join(text.replace("`", "").split())
+
+
 class JobDefaults(BaseModel):
-    """The options that the settings can give for all jobs at once; APScheduler's ``job_defaults``."""
+    """The options that the settings can give for all jobs at once; APScheduler's ``job_defaults``.
+
+    Attributes:
+        misfire_grace_time: How many seconds late a run may start, else it is skipped; none for any lateness.
+        coalesce: Whether occurrences that are due together become one run.
+        max_instances: How many runs of a job may be in progress at a time.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True, defer_build=True
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, json_schema_extra=described
     )
 
-    misfire_grace_time: PositiveInt | None = Field(
-        default=None, description="How many seconds late a run may start, else it is skipped; none for any lateness."
-    )
-    coalesce: bool = Field(default=True, description="Whether occurrences that are due together become one run.")
-    max_instances: PositiveInt = Field(default=1, description="How many runs of a job may be in progress at a time.")
+    misfire_grace_time: PositiveInt | None = None
+    coalesce: bool = True
+    max_instances: PositiveInt = 1
 
 
 class BackgroundJobOptions(JobDefaults):
     """How and when one job runs; the counterpart of .NET's ``BackgroundJobOptions`` with APScheduler's own names.
 
     Every option is also a keyword of `BackgroundJobs.add_background_job`, and a setting in the job's table of a
-    settings file or the environment. Each has a description in ``BackgroundJobOptions.model_fields``.
+    settings file or the environment.
+
+    Attributes:
+        cron: A cron expression: six fields, seconds first, Sunday = 0 (five fields mean second 0), or a macro such as
+            @daily. "-" switches the job off; none leaves the schedule to trigger or to the settings.
+        trigger: Any APScheduler trigger instead of cron; in code only.
+        run_immediately: Whether to run once at warm-up, before the schedule.
+        key: The unique name; by default that of the class or function.
+        enabled: False keeps the job registered but never runs it.
+        timezone: The zone of the schedule; by default that of the settings.
+        timeout: Seconds after which a coroutine is cancelled and a function is asked to stop through its token; none
+            for no limit.
+        kwargs: Arguments of the function or of action_to_do.
+        jitter: The longest random delay of a run, in seconds.
+        start_date: The earliest fire time; in the job's zone.
+        end_date: The latest fire time; in the job's zone.
+        executor: The alias of the APScheduler executor that runs the job.
+        jobstore: The alias of the APScheduler job store that keeps the job.
     """
 
-    cron: str | None = Field(
-        default=None,
-        description="A cron expression: six fields, seconds first, Sunday = 0 (five fields mean second 0), or a macro "
-        'such as @daily. "-" switches the job off; none leaves the schedule to trigger or to the settings.',
-    )
-    trigger: Any = Field(default=None, description="Any APScheduler trigger instead of cron; in code only.")
-    run_immediately: bool = Field(default=False, description="Whether to run once at warm-up, before the schedule.")
-    key: str | None = Field(default=None, description="The unique name; by default that of the class or function.")
-    enabled: bool = Field(default=True, description="False keeps the job registered but never runs it.")
-    timezone: Zone = Field(default=None, description="The zone of the schedule; by default that of the settings.")
-    timeout: PositiveFloat | None = Field(
-        default=None,
-        description="Seconds after which a coroutine is cancelled and a function is asked to stop through its token; "
-        "none for no limit.",
-    )
-    kwargs: dict[str, Any] = Field(default={}, repr=False, description="Arguments of the function or of action_to_do.")
-    jitter: NonNegativeFloat | None = Field(default=None, description="The longest random delay of a run, in seconds.")
-    start_date: datetime | None = Field(default=None, description="The earliest fire time; in the job's zone.")
-    end_date: datetime | None = Field(default=None, description="The latest fire time; in the job's zone.")
-    executor: str = Field(default="default", description="The alias of the APScheduler executor that runs the job.")
-    jobstore: str = Field(default="default", description="The alias of the APScheduler job store that keeps the job.")
+    cron: str | None = None
+    trigger: Any = None
+    run_immediately: bool = False
+    key: str | None = None
+    enabled: bool = True
+    timezone: Zone = None
+    timeout: PositiveFloat | None = None
+    kwargs: dict[str, Any] = Field(default={}, repr=False)
+    jitter: NonNegativeFloat | None = None
+    start_date: datetime | None = None
+    end_date: datetime | None = None
+    executor: str = "default"
+    jobstore: str = "default"
 
     @field_validator("cron")
     @classmethod
@@ -150,27 +171,26 @@ class Registration(JobOptions, total=False):
     options: BackgroundJobOptions | None
 
 
-def build(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """Make `model` of `values`, with one error for everything that is wrong in them.
+def build(values: Mapping[str, Any], where: str) -> BackgroundJobOptions:
+    """Make the options of a job, with one error for everything that is wrong in them.
 
     Args:
-        model: The pydantic model.
-        values: The values by field name.
-        where: What the values belong to, for the error: ``"job 'sync'"``.
+        values: The options by name.
+        where: What they belong to, for the error: ``"job 'sync'"``.
 
     Raises:
-        BgjobsError: A value is wrong in a way that has an error of its own, and nothing else is wrong.
+        BgjobsError: An option is wrong in a way that has its own error, and nothing else is wrong.
         ConfigurationError: Anything else is wrong; the message names every mistake.
     """
     try:
-        return model.model_validate(dict(values))
+        return BackgroundJobOptions.model_validate(values)
     except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_input=False)
-        first = errors[0].get("ctx", {}).get("error")
-        if len(errors) == 1 and isinstance(first, BgjobsError) and not isinstance(first, ConfigurationError):
-            raise first from None
-        problems = mistakes(exc, "option", place=".".join, known=lambda _: model.model_fields)
-        field = next((str(name) for name in errors[0]["loc"]), None)
+        first, *others = exc.errors(include_url=False, include_input=False)
+        cause = first.get("ctx", {}).get("error")
+        if not others and isinstance(cause, BgjobsError) and not isinstance(cause, ConfigurationError):
+            raise cause from None
+        problems = mistakes(exc, "option", place=".".join, known=lambda _: BackgroundJobOptions.model_fields)
+        field = str(first["loc"][0]) if first["loc"] else None
         raise ConfigurationError(f"{where}: {'; '.join(problems)}", field) from None
 
 

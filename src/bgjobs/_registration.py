@@ -80,7 +80,7 @@ def registered(
         raise InvalidJobError("a lambda has no name; set key")
     where = f"job {key!r}"
     merged = _merged(target, {**values, "key": key}, settings)
-    options = build(BackgroundJobOptions, merged, where)
+    options = build(merged, where)
     target.check_kwargs(options.kwargs, key)
     return RegisteredJob(key, target, options, _schedule(options, where, timezone) if options.is_on else None)
 

@@ -1,4 +1,11 @@
-"""Ctrl-C and SIGTERM as a request to close."""
+"""Ctrl-C and SIGTERM as a request to close.
+
+The interpreter's own handler, in C, writes the number of each signal to a pipe at once, and a thread that reads the
+pipe makes the request. A handler in Python alone would not do: it waits for the main thread to wake up, which is never
+where the signal comes just before that goes to sleep, and it may interrupt it where it holds a lock that the request
+needs. It writes to the pipe, too, since an event loop's ``add_signal_handler`` has the interpreter write elsewhere; the
+loop then wakes up the main thread for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ._runs.threads import waits
 
@@ -18,7 +25,7 @@ _ENDED = 0  # no signal has this number
 
 @contextmanager
 def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
-    """Have `stop` called, in a thread of its own, at the first Ctrl-C or SIGTERM within a ``with`` block.
+    """Have `stop` called, in another thread, at the first Ctrl-C or SIGTERM within a ``with`` block.
 
     A second one goes to the handler from before, so that it interrupts as usual; not one within `waits.echo` seconds,
     since some programs signal a process and its group. Outside the main thread, where Python takes no signal handlers,
@@ -27,30 +34,27 @@ def on_stop_signal(stop: Callable[[], object]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _watched_pipe(stop) as writing, _handlers(writing):
-        yield
+    first: list[float] = []
 
+    def handle(number: int, _frame: object) -> None:
+        if not first:
+            first.append(time.monotonic())
+            os.write(writing, bytes([number]))
+        elif time.monotonic() - first[0] > waits.echo:
+            before.close()
+            signal.raise_signal(number)
 
-@contextmanager
-def _watched_pipe(stop: Callable[[], object]) -> Generator[int]:
-    """A pipe whose reader calls `stop` at the number of a signal; gives the end to write to.
-
-    The interpreter writes the number of each signal at once. A handler in Python comes only when the main thread wakes
-    up, which may be never, and may interrupt it where it holds a lock that `stop` needs.
-    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-
-    def watch() -> None:
-        while (number := os.read(reading, 1)[0]) != _ENDED:
-            if number in SIGNALS:
-                stop()
-                return
-
-    watcher = threading.Thread(target=watch, name="bgjobs-signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reading, stop), name="bgjobs-signals", daemon=True)
     watcher.start()
     try:
-        yield writing
+        with ExitStack() as before:
+            before.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing, warn_on_full_buffer=False))
+            for number in SIGNALS:
+                before.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)
+                signal.signal(number, handle)
+            yield
     finally:
         os.write(writing, bytes([_ENDED]))
         watcher.join()
@@ -58,29 +62,10 @@ def _watched_pipe(stop: Callable[[], object]) -> Generator[int]:
         os.close(writing)
 
 
-@contextmanager
-def _handlers(writing: int) -> Generator[None]:
-    """Handlers that have the numbers of signals written to the pipe, and let a second signal through."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    first: list[float] = []
-
-    def handle(number: int, _frame: object) -> None:
-        if not first:
-            first.append(time.monotonic())
-        elif time.monotonic() - first[0] > waits.echo:
-            restore()
-            signal.raise_signal(number)
-
-    fd_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in SIGNALS:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        restore()
-        signal.set_wakeup_fd(fd_before)
+def _watch(reading: int, stop: Callable[[], object]) -> None:
+    """Call `stop` once, at the first number of a signal to stop, and read on, since a full pipe takes no more."""
+    is_asked = False
+    for number in iter(lambda: os.read(reading, 1)[0], _ENDED):
+        if number in SIGNALS and not is_asked:
+            is_asked = True
+            stop()

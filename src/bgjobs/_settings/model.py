@@ -39,11 +39,13 @@ _IN_CODE_ONLY = {"key", "trigger"}
 
 
 class JobSettings(BackgroundJobOptions):
-    """One job's table in the settings: every option of the job, and where to find it."""
+    """One job's table in the settings: every option of the job, and where to find it.
 
-    job: Reference | None = Field(
-        default=None, description='The class or function, as "package.module:Name"; none for a job registered in code.'
-    )
+    Attributes:
+        job: The class or function, as "package.module:Name"; none for a job registered in code.
+    """
+
+    job: Reference | None = None
 
     @field_validator(*_IN_CODE_ONLY)
     @classmethod
@@ -64,53 +66,46 @@ class BackgroundJobsSettings(BaseSettings):
     (``BGJOBS__JOBS__DATA_SYNC__CRON``), the env file, the secrets directory, the settings file, the arguments of
     ``add_background_job``, the defaults.
 
+    Attributes:
+        config_file: The settings file; not in a settings file itself.
+        env_file: A file of variables; not in a settings file.
+        secrets_dir: A directory of one-value files; not in a settings file.
+        app: For the command line: the BackgroundJobs of the code, or a function that returns them, as
+            "package.module:name"; none where the settings name all jobs.
+        application: The name under which a persistent job store keeps these jobs.
+        scheduler: The kind of scheduler to create; by default asyncio where an event loop is running, else background.
+        timezone: The time zone of jobs that name none; by default that of an existing scheduler, else UTC.
+        shutdown_timeout: How many seconds running jobs get to finish when the jobs are closed.
+        log_runs: Whether to log successful runs too; the command line does unless this is set.
+        jobstores: APScheduler's job stores, by alias.
+        executors: APScheduler's executors, by alias.
+        job_defaults: Options of jobs that do not set them.
+        jobs: The jobs, by key.
+
     Raises:
         ConfigurationError: Settings are wrong; the message names every mistake with its place.
     """
 
     model_config = SettingsConfigDict(
+        **JobDefaults.model_config,  # type: ignore[typeddict-item]  # for mypy it lacks every optional name
         env_prefix=PREFIX,
         env_nested_delimiter="__",
         env_parse_none_str="null",
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        defer_build=True,
     )
 
-    config_file: Path | None = Field(default=None, description="The settings file; not in a settings file itself.")
-    env_file: Path | None = Field(default=DEFAULT_ENV_FILE, description="A file of variables; not in a settings file.")
-    secrets_dir: Path | None = Field(
-        default=None, description="A directory of one-value files; not in a settings file."
-    )
-    app: Reference | None = Field(
-        default=None,
-        description="For the command line: the BackgroundJobs of the code, or a function that returns them, as "
-        '"package.module:name"; none where the settings name all jobs.',
-    )
-    application: str = Field(
-        default="bgjobs", min_length=1, description="The name under which a persistent job store keeps these jobs."
-    )
-    scheduler: Literal["asyncio", "background", "blocking"] | None = Field(
-        default=None,
-        description="The kind of scheduler to create; by default asyncio where an event loop is running, else "
-        "background.",
-    )
-    timezone: Zone = Field(
-        default=None,
-        description="The time zone of jobs that name none; by default that of an existing scheduler, else UTC.",
-    )
-    shutdown_timeout: NonNegativeFloat = Field(
-        default=20.0, description="How many seconds running jobs get to finish when the jobs are closed."
-    )
-    log_runs: bool = Field(
-        default=False, description="Whether to log successful runs too; the command line does unless this is set."
-    )
-    jobstores: Tables = Field(default={}, repr=False, description="APScheduler's job stores, by alias.")
-    executors: Tables = Field(default={}, repr=False, description="APScheduler's executors, by alias.")
-    job_defaults: JobDefaults = Field(default_factory=JobDefaults, description="Options of jobs that do not set them.")
-    jobs: dict[str, JobSettings] = Field(default={}, description="The jobs, by key.")
+    config_file: Path | None = None
+    env_file: Path | None = DEFAULT_ENV_FILE
+    secrets_dir: Path | None = None
+    app: Reference | None = None
+    application: str = Field(default="bgjobs", min_length=1)
+    scheduler: Literal["asyncio", "background", "blocking"] | None = None
+    timezone: Zone = None
+    shutdown_timeout: NonNegativeFloat = 20.0
+    log_runs: bool = False
+    jobstores: Tables = Field(default={}, repr=False)
+    executors: Tables = Field(default={}, repr=False)
+    job_defaults: JobDefaults = Field(default_factory=JobDefaults)
+    jobs: dict[str, JobSettings] = {}
 
     _sources: Sources = PrivateAttr(default_factory=Sources)
 
