@@ -122,7 +122,7 @@ class Owners:
         """Start the owner of a job that is due. Called under APScheduler's locks: nothing here logs or waits."""
         self._waiting[due] = True
         if due.row.args[2] == SCHEDULED and due.job.schedule is not None:
-            due.job.schedule.submitted = due.run_times[-1].astimezone(UTC)
+            due.job.schedule.submitted = due.run_times[-1]
         try:
             self._start(due)
         except BaseException as error:
