@@ -308,8 +308,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"config_file": "no.toml"}, "no.toml: there is no such file"),
-            ({"env_file": "no.env"}, "no.env: there is no such file"),
+            ({"config_file": "no.toml"}, "no.toml: cannot be read: No such file or directory"),
+            ({"env_file": "no.env"}, "no.env: cannot be read: No such file or directory"),
             ({"secrets_dir": "no"}, "no: the secrets directory cannot be read: No such file or directory"),
             ({"config_file": "settings.ini"}, "settings.ini: a settings file ends in .toml, .yaml, .yml or .json"),
         ],
@@ -384,13 +384,13 @@ class TestMistakes:
         head, *lines = str(caught.value).splitlines()
         assert head == "7 mistakes in the settings:"
         assert [line.strip().split(": ")[0] for line in lines] == [
-            "BGJOBS__TIMEZON",
             "no.env",
             "argument shutdown_timeout",
             "a.toml",
             "BGJOBS__JOBS__A__CRON",
             "a.toml",
             "BGJOBS__JOBS__B__TIMEOUT",
+            "BGJOBS__TIMEZON",
         ]
 
     def test_a_single_mistake_is_one_line(self, env: Any) -> None:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.command(arguments)
+        status: int | None = arguments.command(arguments)
     except BgjobsError as exc:
         if getattr(arguments, "format", "text") == "json":
             _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return status
+    return status or 0
 
 
 def _print_json(value: object) -> None:
@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the jobs until Ctrl-C or SIGTERM, then wait for running jobs.",
     )
     run.add_argument("--once", metavar="KEY", help="run one job, now, and exit with 0 if it succeeds, else with 1")
-    run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=_level, help="lowest level (default: INFO)")
+    level = "lowest level (default: INFO)"
+    run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=str.upper, choices=LEVELS, help=level)
     run.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     run.set_defaults(command=_run)
 
@@ -92,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     following.add_argument("--after", metavar="TIME", type=_time, help="ISO 8601 (default: now)")
     following.set_defaults(command=_next)
 
-    described = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
-    described.set_defaults(command=_schema)
+    describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
+    describe.set_defaults(command=lambda _: _print_json(schema()))
     return parser
 
 
@@ -117,12 +118,6 @@ def _time(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00") from None
-
-
-def _level(text: str) -> str:
-    if text.upper() not in LEVELS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a log level; choose {', '.join(LEVELS)}")
-    return text.upper()
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -176,7 +171,7 @@ def _leave_hung_threads(jobs: BackgroundJobs) -> None:
         os._exit(FAILED)
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace) -> None:
     jobs = _jobs(arguments)
     jobs._lifecycle.check()
     found = rows(list(jobs._lifecycle.registry.jobs.values()), jobs._settings, datetime.now(UTC))
@@ -184,21 +179,14 @@ def _check(arguments: argparse.Namespace) -> int:
         _print_json({"jobs": [asdict(row) for row in found]})
     else:
         print(as_text(found))
-    return 0
 
 
-def _next(arguments: argparse.Namespace) -> int:
+def _next(arguments: argparse.Namespace) -> None:
     where = zone(arguments.timezone)
     after = arguments.after or datetime.now(UTC)
     if after.tzinfo is None:
         after = after.replace(tzinfo=where)
     print(*preview(arguments.cron, where, after, arguments.count), sep="\n")
-    return 0
-
-
-def _schema(_: argparse.Namespace) -> int:
-    _print_json(schema())
-    return 0
 
 
 # -- the jobs --------------------------------------------------------------------------------------------------------
@@ -211,19 +199,19 @@ def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
         sys.path.insert(0, here)
     if arguments.config is not None:
         os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
-    settings = BackgroundJobsSettings()
-    reference = arguments.app or settings.app
-    if reference is None:
+    settings = BackgroundJobsSettings() if arguments.app is None else BackgroundJobsSettings(app=arguments.app)
+    if settings.app is None:
         if not any(entry.job for entry in settings.jobs.values()):
             message = "there are no jobs; name a settings file with --config, or an application with --app"
             raise ConfigurationError(message)
         return BackgroundJobs(settings=settings)
-    place = "--app" if arguments.app else settings.place("app") or APP
-    found = load(reference, place)
+    place = str(settings.place("app"))
+    found = load(settings.app, place)
     if callable(found):
         found = found()
     if not isinstance(found, BackgroundJobs):
-        raise ConfigurationError(f"{place}: {reference!r} gives no BackgroundJobs, but {type(found).__name__}", "app")
+        message = f"{place}: {settings.app!r} gives no BackgroundJobs, but {type(found).__name__}"
+        raise ConfigurationError(message, "app")
     return found
 
 

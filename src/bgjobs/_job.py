@@ -18,11 +18,8 @@ TOKEN = "cancellation_token"
 Parameters = Mapping[str, inspect.Parameter]
 
 
-def _anything(*args: object, **kwargs: object) -> None: ...
-
-
 #: The parameters of a builtin that does not tell them: any call may be right.
-_UNKNOWN: Parameters = inspect.signature(_anything).parameters
+_UNKNOWN: Parameters = inspect.signature(lambda *_, **__: None).parameters
 
 
 class BackgroundJob(Protocol):
@@ -68,6 +65,7 @@ class Target:
         job_type: The class that a resolver is asked for; ``None`` for functions and for partials of a class.
         is_coroutine: Whether the action is an ``async def``.
         takes_token: Whether the action has a parameter ``cancellation_token``.
+        takes_any: Whether the action takes keyword arguments of any name.
         parameters: The parameters of the action, by name.
         globals: The names that the annotations of the parameters may use.
     """
@@ -90,6 +88,7 @@ class Target:
         self.parameters = _parameters_of_method(base, "action_to_do") if is_class else _parameters(job)
         self.globals: dict[str, Any] = getattr(_innermost(action), "__globals__", {})
         self.takes_token = TOKEN in self.parameters
+        self.takes_any = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
 
     def check_kwargs(self, kwargs: Mapping[str, object], key: str) -> None:
         """Raise `InvalidJobError` unless `kwargs` and the token fill the action's parameters."""
@@ -102,9 +101,8 @@ class Target:
             raise InvalidJobError(
                 f"{what} has required parameters that nothing fills: {_listed(missing)}; give kwargs={{{example}}}", key
             )
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
         unknown = [name for name in kwargs if name not in self.parameters]
-        if unknown and not takes_any:
+        if unknown and not self.takes_any:
             hint = did_you_mean(unknown[0], self.parameters)
             raise InvalidJobError(f"{what} has no parameter {unknown[0]!r} that kwargs could fill{hint}", key)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
-import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import tzinfo
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -128,8 +128,6 @@ def load(reference: str, place: str) -> Any:
     Raises:
         ConfigurationError: It cannot be imported, or there is no such name.
     """
-    if reference.count(":") != 1 or not all(part.isidentifier() for part in re.split("[.:]", reference)):
-        raise ConfigurationError(f"{place}: {reference!r} is not of the form 'package.module:name'", "job")
     try:
         return pkgutil.resolve_name(reference)
     except Exception as exc:  # whatever the module raises
@@ -171,7 +169,7 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
     }
     problems: list[str] = []
     hints = {name: _hint(target, name, place, problems) for name in given if name in target.parameters}
-    takes_any = not target.parameters or any(p.kind is p.VAR_KEYWORD for p in target.parameters.values())
+    takes_any = not target.parameters or target.takes_any
     config = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
     arguments = with_config(config)(TypedDict("arguments", hints, total=False))  # type: ignore[operator]
     try:
@@ -204,9 +202,7 @@ def _or_json(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Validate a value as it is, else as the JSON that it may be."""
     try:
         return validate(value)
-    except ValidationError as error:
-        try:
-            decoded = json.loads(value)
-        except (TypeError, ValueError):
-            raise error from None
-        return validate(decoded)
+    except ValidationError:
+        with suppress(TypeError, ValueError):
+            value = json.loads(value)
+        return validate(value)

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
 from ._runs.run import Run
-from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RegisteredJob, RunReport, Skipped
+from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RegisteredJob, RunReport, Schedule, Skipped
 from ._runs.threads import InThread, drive, in_task, wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
@@ -87,9 +88,7 @@ async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
     loop, registry = asyncio.get_running_loop(), _lifecycle(jobs).registry
     with _one_run(jobs, key) as run:
         if run.target.is_coroutine:
-            await loop.create_task(
-                registry.run_alone(run, in_task)
-            )  # a task and a context for the run, as in a scheduler
+            await loop.create_task(registry.run_alone(run, in_task))  # which has its own context, as in a scheduler
         else:
             await asyncio.to_thread(drive, registry.run_alone(run, InThread(lambda: loop)))
     return _result(run)
@@ -173,46 +172,36 @@ def _walk(
 ) -> Iterator[Step]:
     if job.schedule is None or job.schedule.paused_at is not None:
         return
-    going: list[datetime] = []  # when the runs that are going will end
-    if job.options.run_immediately:
-        going.append(start + takes)
+    options = job.options
+    grace = timedelta.max if options.misfire_grace_time is None else timedelta(seconds=options.misfire_grace_time)
+    running: list[datetime] = []  # when the runs in progress will end
+    if options.run_immediately:
+        running.append(start + takes)
         yield Step(start, job.key, start, SUCCEEDED)
-    for at, due in _passes(job, start, end, naps):
-        if job.options.coalesce:
-            yield from (Step(at, job.key, scheduled_at, COALESCED) for scheduled_at in due[:-1])
-            due = due[-1:]
-        for scheduled_at in due:
-            going = [moment for moment in going if moment > at]
-            if len(going) >= job.options.max_instances:
+    for at, due in groupby(_fire_times(job.schedule, start, end), key=lambda time: _awake(time, naps)):
+        times = list(due)
+        if options.coalesce:
+            yield from (Step(at, job.key, scheduled_at, COALESCED) for scheduled_at in times[:-1])
+            times = times[-1:]
+        for scheduled_at in times:
+            running = [moment for moment in running if moment > at]
+            if len(running) >= options.max_instances:
                 outcome = OVERLAPPED
-            elif _too_late(job, at - scheduled_at):
+            elif at - scheduled_at > grace:
                 outcome = MISSED
             else:
                 outcome = SUCCEEDED
-                going.append(at + takes)
+                running.append(at + takes)
             yield Step(at, job.key, scheduled_at, outcome)
 
 
-def _too_late(job: RegisteredJob, late: timedelta) -> bool:
-    grace = job.options.misfire_grace_time
-    return grace is not None and late > timedelta(seconds=grace)
-
-
-def _passes(
-    job: RegisteredJob, start: datetime, end: datetime, naps: list[tuple[datetime, datetime]]
-) -> Iterator[tuple[datetime, list[datetime]]]:
-    """The moments at which the scheduler looks, each with the fire times that are due then."""
-    assert job.schedule is not None
-    due: list[datetime] = []
-    woken: datetime | None = None
-    fire_time = job.schedule.after(None, start)
+def _fire_times(schedule: Schedule, start: datetime, end: datetime) -> Iterator[datetime]:
+    fire_time = schedule.after(None, start)
     while fire_time is not None and fire_time < end:
-        at = next((until for since, until in naps if since <= fire_time < until), fire_time)
-        if due and at != woken:
-            yield woken or at, due
-            due = []
-        woken = at
-        due.append(fire_time)
-        fire_time = job.schedule.after(fire_time, fire_time)
-    if due and woken is not None:
-        yield woken, due
+        yield fire_time
+        fire_time = schedule.after(fire_time, fire_time)
+
+
+def _awake(fire_time: datetime, naps: list[tuple[datetime, datetime]]) -> datetime:
+    """The moment at which the scheduler looks at a fire time."""
+    return next((until for since, until in naps if since <= fire_time < until), fire_time)

@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from .._errors import ConfigurationError, did_you_mean
+from .._errors import ConfigurationError
 from .._options import Loc, fold
 
 PREFIX = "BGJOBS__"
@@ -85,14 +85,14 @@ def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sour
     sources = Sources()
     layers = [
         [Value(loc, f"argument {'.'.join(loc)}", value) for loc, value in _flat(arguments)],
-        _variables(settings_cls, {name: (value, name) for name, value in os.environ.items()}, sources.problems),
+        _variables(settings_cls, {name: (value, name) for name, value in os.environ.items()}),
     ]
     read_already: set[str] = set()
     for name, source in _SOURCES.items():
         default = DEFAULT_ENV_FILE if name == "env_file" and DEFAULT_ENV_FILE.is_file() else None
         path = next((value for layer in layers for loc, _, value in layer if loc == (name,)), default)
         try:
-            layers.append([] if path is None else source(settings_cls, Path(path).expanduser(), sources.problems))
+            layers.append([] if path is None else source(settings_cls, Path(path).expanduser()))
         except ConfigurationError as exc:
             sources.problems.append(str(exc))
             layers.append([])
@@ -132,21 +132,19 @@ class _Variables(EnvSettingsSource):
             return value
 
 
-def _variables(
-    settings_cls: type[BaseSettings], variables: Mapping[str, tuple[str, str]], problems: list[str]
-) -> list[Value]:
+def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[str, str]]) -> list[Value]:
     """The values of variables, which are given by name as text and place."""
     ours = {name.upper(): found for name, found in variables.items() if _is_ours(name)}
-    for name, (_, place) in ours.items():
-        setting = name[len(PREFIX) :].split("__", 1)[0].lower()
-        if setting not in settings_cls.model_fields:
-            problems.append(f"{place}: there is no such setting{did_you_mean(setting, settings_cls.model_fields)}")
     values = []
     for loc, value in _flat(_Variables(settings_cls, {name: text for name, (text, _) in ours.items()})()):
         # The variable of this value, or the one with the JSON that it stands in.
         names = (PREFIX + "__".join(loc[:end]).upper() for end in range(len(loc), 0, -1))
         place = next(ours[name][1] for name in names if name in ours)
         values.append(Value(loc, place, _scalar(value) if loc[0] in ("jobstores", "executors") else value))
+    for name, (text, place) in ours.items():  # pydantic-settings reads no others; the model is to refuse them
+        setting = name.removeprefix(PREFIX).split("__", 1)[0].lower()
+        if setting not in settings_cls.model_fields:
+            values.append(Value((setting,), place, text))
     return values
 
 
@@ -159,20 +157,20 @@ def _scalar(value: Any) -> Any:
     return json.loads(value) if re.fullmatch(r"true|false|-?(0|[1-9][0-9]*)", str(value)) else value
 
 
-def _env_file(settings_cls: type[BaseSettings], path: Path, problems: list[str]) -> list[Value]:
+def _env_file(settings_cls: type[BaseSettings], path: Path) -> list[Value]:
     lines = dotenv_values(stream=io.StringIO(_text(path)))
-    return _variables(settings_cls, {name: (text, f"{path}: {name}") for name, text in lines.items() if text}, problems)
+    return _variables(settings_cls, {name: (text, f"{path}: {name}") for name, text in lines.items() if text})
 
 
-def _secrets(settings_cls: type[BaseSettings], path: Path, problems: list[str]) -> list[Value]:
+def _secrets(settings_cls: type[BaseSettings], path: Path) -> list[Value]:
     try:
         files = sorted(file for file in path.iterdir() if _is_ours(file.name))
     except OSError as exc:
         raise ConfigurationError(f"{path}: the secrets directory cannot be read: {exc.strerror}") from exc
-    return _variables(settings_cls, {file.name: (_text(file).strip(), str(file)) for file in files}, problems)
+    return _variables(settings_cls, {file.name: (_text(file).strip(), str(file)) for file in files})
 
 
-def _settings_file(_: type[BaseSettings], path: Path, __: list[str]) -> list[Value]:
+def _settings_file(_: type[BaseSettings], path: Path) -> list[Value]:
     if path.suffix.lower() not in _LOADERS:
         raise ConfigurationError(f"{path}: a settings file ends in .toml, .yaml, .yml or .json")
     kind, load = _LOADERS[path.suffix.lower()]
@@ -194,8 +192,6 @@ def _settings_file(_: type[BaseSettings], path: Path, __: list[str]) -> list[Val
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as exc:
-        raise ConfigurationError(f"{path}: there is no such file") from exc
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"{path}: cannot be read: it is not UTF-8 (byte {exc.start})") from exc
     except OSError as exc:
@@ -224,7 +220,7 @@ _LOADERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 #: The sources that a setting names, from highest to lowest precedence.
-_SOURCES: dict[str, Callable[[type[BaseSettings], Path, list[str]], list[Value]]] = {
+_SOURCES: dict[str, Callable[[type[BaseSettings], Path], list[Value]]] = {
     "env_file": _env_file,
     "secrets_dir": _secrets,
     "config_file": _settings_file,
@@ -250,15 +246,14 @@ def _merge(layers: Sequence[Sequence[Value]], sources: Sources) -> None:
     places: dict[Loc, str] = {}
     for loc, place, value in (value for layer in reversed(layers) for value in layer):
         folded = _folded(loc)
-        shown = [names[folded[:end]] for end in range(1, len(loc) + 1)]
-        is_table = isinstance(value, Mapping)
+        *tables, last = (names[folded[:end]] for end in range(1, len(loc) + 1))
         into = sources.data
-        for name in shown if is_table else shown[:-1]:
+        for name in tables:
             if not isinstance(into.get(name), dict):
                 into[name] = {}
             into = into[name]
-        if not is_table:
-            into[shown[-1]] = value
+        if value != {} or not isinstance(into.get(last), dict):  # an empty table replaces no other one
+            into[last] = value
         places[folded] = place
     found = (_folded(loc) for loc, _ in _flat(sources.data))
     sources.places = {loc: places[loc] for loc in found}  # without those of values that were replaced
@@ -269,13 +264,13 @@ def _names(layers: Sequence[Sequence[Value]], problems: list[str]) -> dict[Loc, 
     code, *variables, file = layers
     names: dict[Loc, str] = {}
     for layer in (code, file, *variables):
-        spelled: dict[Loc, str] = {}
-        clashes: dict[tuple[Loc, str], str] = {}
+        spellings: dict[Loc, dict[str, str]] = {}  # of each folded path, with the place of each
         for loc, place, _ in layer:
             for end, name in enumerate(loc, 1):
-                folded = _folded(loc[:end])
-                names.setdefault(folded, name)
-                if (other := spelled.setdefault(folded, name)) != name:
-                    clashes.setdefault((folded, name), f"{place}: {other!r} and {name!r} are the same name; keep one")
-        problems += clashes.values()
+                spellings.setdefault(_folded(loc[:end]), {}).setdefault(name, place)
+        for folded, (first, *others) in spellings.items():
+            names.setdefault(folded, first)
+            problems.extend(
+                f"{spellings[folded][other]}: {first!r} and {other!r} are the same name; keep one" for other in others
+            )
     return names
