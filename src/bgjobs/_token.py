@@ -79,9 +79,9 @@ class CancellationToken:
         """Have `wake` called at the request, for the time of a ``with`` block; at once where the request came first."""
         with self._lock:
             requested = self._requested
-            if not requested:
+            if not requested:  # pragma: no branch - else the request came since the caller looked
                 self._wakers += (wake,)
-        if requested:
+        if requested:  # pragma: no cover - as above
             wake()
         try:
             yield
