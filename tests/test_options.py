@@ -85,13 +85,13 @@ def test_the_defaults_are_those_of_the_original() -> None:
         pytest.param(
             {"cron": NIGHTLY, "trigger": IntervalTrigger(seconds=90)},
             ConfigurationError,
-            "job 'job': cron and trigger are both given; a job has one schedule",
+            "job 'job': cron and trigger are both given; a trigger is the whole schedule",
             id="two-schedules",
         ),
         pytest.param(
             {"trigger": IntervalTrigger(seconds=90), "jitter": 3},
             ConfigurationError,
-            "job 'job': jitter goes into the trigger itself when trigger is given",
+            "job 'job': jitter and trigger are both given; a trigger is the whole schedule",
             id="jitter-beside-trigger",
         ),
         pytest.param(

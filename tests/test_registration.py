@@ -172,7 +172,7 @@ class TestMistakes:
 
     def test_a_zone_of_the_settings_for_a_trigger_of_the_code(self) -> None:
         """A trigger has its own."""
-        with pytest.raises(ConfigurationError, match="timezone goes into the trigger itself"):
+        with pytest.raises(ConfigurationError, match="timezone and trigger are both given"):
             facade({"trigger": IntervalTrigger(seconds=90)}, {"jobs": {"cleanup": {"timezone": "UTC"}}})
 
     def test_lambdas_have_no_key(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from ._check import as_text, preview, rows
+from ._check import as_text, preview, row_of
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
@@ -174,7 +174,8 @@ def _leave_hung_threads(jobs: BackgroundJobs) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     jobs = _jobs(arguments)
     jobs._lifecycle.check()
-    found = rows(list(jobs._lifecycle.registry.jobs.values()), jobs._settings, datetime.now(UTC))
+    now = datetime.now(UTC)
+    found = [row_of(job, jobs._settings, now) for job in list(jobs._lifecycle.registry.jobs.values())]
     if arguments.format == "json":
         _print_json({"jobs": [asdict(row) for row in found]})
     else:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from itertools import pairwise
 from typing import Any
 
 from ._cron.expression import Expression
 from ._runs.status import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
-
-#: The clock changes of each time zone, by its id, since many jobs have one zone, and not every one can be hashed.
-_Changes = dict[int, list[datetime]]
 
 _NEXT = 3  # runs shown of a job
 _YEAR = 366  # days
@@ -47,12 +44,6 @@ class Row:
     values: dict[str, dict[str, str]]
     clock_changes: list[dict[str, str]]
     warnings: list[str]
-
-
-def rows(jobs: Iterable[RegisteredJob], settings: BackgroundJobsSettings, now: datetime) -> list[Row]:
-    """Return a row for each job, as seen at `now`."""
-    known: _Changes = {}
-    return [_row(job, settings, now, known) for job in jobs]
 
 
 def as_text(found: list[Row]) -> str:
@@ -98,7 +89,8 @@ def _aligned(table: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
 
 
-def _row(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime, known: _Changes) -> Row:
+def row_of(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime) -> Row:
+    """Return the row of a job, as seen at `now`."""
     trigger = job.schedule.trigger if job.schedule else None
     expression: Expression | None = getattr(trigger, "expression", None)
     zone: tzinfo | None = getattr(trigger, "timezone", None)
@@ -110,7 +102,7 @@ def _row(job: RegisteredJob, settings: BackgroundJobsSettings, now: datetime, kn
         enabled=trigger is not None,
         next_runs=[moment.isoformat(timespec="seconds") for moment in runs],
         values={name: {"value": value, "from": place} for name, value, place in _values(job, settings)},
-        clock_changes=list(_clock_changes(expression, zone, now, known)) if expression and zone else [],
+        clock_changes=list(_clock_changes(expression, zone, now)) if expression and zone else [],
         warnings=["no fire time is left before its end_date"] if trigger and not runs else [],
     )
 
@@ -157,11 +149,9 @@ def _next_runs(trigger: Any, now: datetime) -> list[datetime]:
     return found
 
 
-def _clock_changes(cron: Expression, zone: tzinfo, now: datetime, known: _Changes) -> Iterator[dict[str, str]]:
+def _clock_changes(cron: Expression, zone: tzinfo, now: datetime) -> Iterator[dict[str, str]]:
     """Yield the first run that each clock change within a year moves or repeats."""
-    if id(zone) not in known:
-        known[id(zone)] = _changes(zone, now)
-    for change in known[id(zone)]:
+    for change in _changes(zone, now):
         # A clock that goes forward moves runs to the very moment of the change. One that goes back repeats what it
         # showed just before the change, and the first passage has the first run.
         repeated = max(_offset(change - _MINUTE, zone) - _offset(change, zone), timedelta(0))
@@ -170,13 +160,14 @@ def _clock_changes(cron: Expression, zone: tzinfo, now: datetime, known: _Change
             yield {"at": first.isoformat(timespec="seconds"), "note": note}
 
 
-def _changes(zone: tzinfo, now: datetime) -> list[datetime]:
-    """Return the minutes (UTC) within a year at which a time zone changes its offset."""
+def _changes(zone: tzinfo, now: datetime) -> Iterator[datetime]:
+    """Yield the minutes (UTC) within a year at which a time zone changes its offset."""
     begin = now.astimezone(UTC).replace(second=0, microsecond=0)
-    days = [begin + n * _DAY for n in range(_YEAR + 1)]
-    days = [day for day, next_day in pairwise(days) if _offset(day, zone) != _offset(next_day, zone)]
-    minutes = [day + n * _MINUTE for day in days for n in range(24 * 60 + 1)]
-    return [minute for before, minute in pairwise(minutes) if _offset(before, zone) != _offset(minute, zone)]
+    for day in (begin + n * _DAY for n in range(_YEAR)):
+        before = _offset(day, zone)
+        if _offset(day + _DAY, zone) != before:
+            changed = bisect_left(range(24 * 60), True, key=lambda n: _offset(day + n * _MINUTE, zone) != before)
+            yield day + changed * _MINUTE
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta:

@@ -86,7 +86,8 @@ class Target:
         self.name: str | None = None if base.__name__ == "<lambda>" else base.__name__
         self.is_coroutine = inspect.iscoroutinefunction(action)
         self.parameters = _parameters_of_method(base, "action_to_do") if is_class else _parameters(job)
-        self.globals: dict[str, Any] = getattr(_innermost(action), "__globals__", {})
+        function = action.func if isinstance(action, functools.partial) else action
+        self.globals: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
         self.takes_token = TOKEN in self.parameters
         self.takes_any = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
 
@@ -220,10 +221,3 @@ def _unfilled(parameters: Parameters, given: Collection[str]) -> list[str]:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _innermost(func: Any) -> Any:
-    """Return the function that a partial or a decorated function calls in the end."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    return inspect.unwrap(func)

@@ -128,13 +128,9 @@ class BackgroundJobOptions(JobDefaults):
 
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
-        if self.trigger is None:
-            return self
-        if self.cron is not None:
-            raise ConfigurationError("cron and trigger are both given; a job has one schedule", "trigger")
-        for name in ("timezone", "jitter", "start_date", "end_date"):
-            if getattr(self, name) is not None:
-                raise ConfigurationError(f"{name} goes into the trigger itself when trigger is given", name)
+        for name in ("cron", "timezone", "jitter", "start_date", "end_date"):
+            if self.trigger is not None and getattr(self, name) is not None:
+                raise ConfigurationError(f"{name} and trigger are both given; a trigger is the whole schedule", name)
         return self
 
     @property
