@@ -31,7 +31,6 @@ from ._signals import on_stop_signal
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
 
-APP = f"{PREFIX}APP"
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
@@ -64,12 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bgjobs {version('bgjobs')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = commands.add_parser(
-        "run",
-        parents=[_source()],
-        help="run the jobs until Ctrl-C or SIGTERM",
-        description="Run the jobs until Ctrl-C or SIGTERM, then wait for running jobs.",
-    )
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
+    app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
+    source.add_argument("--app", metavar="MODULE:NAME", help=app)
+
+    run = commands.add_parser("run", parents=[source], help="run the jobs until Ctrl-C or SIGTERM, then let them end")
     run.add_argument("--once", metavar="KEY", help="run one job, now, and exit with 0 if it succeeds, else with 1")
     level = "lowest level (default: INFO)"
     run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=str.upper, choices=LEVELS, help=level)
@@ -78,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        parents=[_source()],
+        parents=[source],
         help="show the jobs, where each value came from, and the next runs",
         description="Show the jobs as code, settings file and environment define them together, where each value came "
         "from, the next runs, and the days on which a clock change moves or repeats a run. Runs nothing.",
@@ -95,15 +94,6 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
     describe.set_defaults(command=lambda _: _print_json(schema()))
-    return parser
-
-
-def _source() -> argparse.ArgumentParser:
-    """Return the arguments that say where the jobs are."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    app = f"the BackgroundJobs of an application, or a function that returns them (also: {APP})"
-    parser.add_argument("--app", metavar="MODULE:NAME", help=app)
     return parser
 
 

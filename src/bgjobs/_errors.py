@@ -67,15 +67,6 @@ class ConfigurationError(BgjobsError, ValueError):
         self.field = field
         self.problems: tuple[str, ...] = (message,)
 
-    @classmethod
-    def of_many(cls, problems: Iterable[str], what: str) -> ConfigurationError:
-        """One error for all the mistakes in `what`."""
-        problems = tuple(problems)
-        many = "".join(f"\n  {problem}" for problem in problems)
-        error = cls(f"{len(problems)} mistakes in {what}:{many}" if len(problems) > 1 else problems[0])
-        error.problems = problems
-        return error
-
 
 class _KeyedError(BgjobsError):
     """An error about one job.
@@ -124,12 +115,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
-def raise_all(errors: Sequence[BgjobsError], what: str) -> None:
-    """Raise one error as it is, several as one that names the mistakes in `what`; nothing for none."""
-    if len(errors) > 1:
-        problems = (problem for error in errors for problem in getattr(error, "problems", (str(error),)))
-        raise ConfigurationError.of_many(problems, what)
-    for error in errors:
+def raise_all(mistakes: Sequence[str | BgjobsError], what: str) -> None:
+    """Raise a single error as it is, and one `ConfigurationError` for anything else; nothing where nothing is wrong.
+
+    Args:
+        mistakes: Errors, and mistakes as text.
+        what: Where the mistakes are, for the message.
+    """
+    if len(mistakes) == 1 and isinstance(mistakes[0], BgjobsError):
+        raise mistakes[0]
+    problems = tuple(text for mistake in mistakes for text in getattr(mistake, "problems", (str(mistake),)))
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        error = ConfigurationError(f"{len(problems)} mistakes in {what}:{lines}" if len(problems) > 1 else problems[0])
+        error.problems = problems
         raise error
 
 

@@ -113,8 +113,9 @@ class Target:
             return
         if inspect.isabstract(self._factory) or getattr(self._factory, "_is_protocol", False):
             raise InvalidJobError(f"job {key!r}: {self.name} is abstract; set a resolver that gives an instance", key)
-        missing = _unfilled(_parameters_of_constructor(self._factory), ())
-        if missing:
+        factory: Any = self._factory  # looking at the parameters of ``object``'s own methods would be slow
+        is_plain = factory.__init__ is object.__init__ and factory.__new__ is object.__new__
+        if missing := [] if is_plain else _unfilled(_parameters(factory), ()):
             raise InvalidJobError(
                 f"job {key!r}: the constructor of {self.name} needs {_listed(missing)}; set jobs.resolver, or give "
                 f"functools.partial({self.name}, ...) instead of the class",
@@ -201,12 +202,6 @@ def _parameters_of_method(job_type: Any, name: str) -> Parameters:
 @functools.lru_cache(maxsize=64)
 def _without_self(method: FunctionType) -> Parameters:
     return _parameters(MethodType(method, method))  # any object will do as the instance
-
-
-def _parameters_of_constructor(factory: Any) -> Parameters:
-    """Return the parameters of a class or a partial of one; looking at ``object``'s own would be slow."""
-    is_plain = factory.__init__ is object.__init__ and factory.__new__ is object.__new__
-    return {} if is_plain else _parameters(factory)
 
 
 def _unfilled(parameters: Parameters, given: Collection[str]) -> list[str]:

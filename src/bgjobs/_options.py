@@ -47,7 +47,7 @@ def fold(name: str) -> str:
 
 def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Copy what the docstrings of a model say about its fields into its JSON Schema, for editors."""
-    schema["description"] = schema["description"].partition("\n\n")[0]
+    schema["description"] = cleandoc(model.__doc__ or "").partition("\n\n")[0]
     for docstring in (base.__doc__ or "" for base in model.__mro__):
         for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", cleandoc(docstring), re.MULTILINE):
             if name in schema["properties"]:

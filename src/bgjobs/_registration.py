@@ -181,8 +181,7 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
             place=lambda loc: ": ".join((place(loc[0]), *loc[1:])),
             known=lambda _: target.parameters.keys() - {TOKEN},
         )
-    if problems:  # outside the handler: the error of pydantic holds the values
-        raise ConfigurationError.of_many(problems, "the arguments of the action")
+    raise_all(problems, "the arguments of the action")  # outside the handler: the error of pydantic holds the values
     return found
 
 

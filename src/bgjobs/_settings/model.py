@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .._errors import ConfigurationError, did_you_mean
+from .._errors import ConfigurationError, did_you_mean, raise_all
 from .._options import BackgroundJobOptions, JobDefaults, Loc, Zone, fold, mistakes
 from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, read
 
@@ -117,8 +117,7 @@ class BackgroundJobsSettings(BaseSettings):
             BaseModel.__init__(self, **sources.data)
         except ValidationError as exc:
             problems += mistakes(exc, "setting", sources.nearest_place, _known)
-        if problems:  # outside the handler: the error of pydantic holds the values
-            raise ConfigurationError.of_many(problems, "the settings")
+        raise_all(problems, "the settings")  # outside the handler: the error of pydantic holds the values
         self._sources = sources
 
     @classmethod
@@ -161,8 +160,7 @@ class BackgroundJobsSettings(BaseSettings):
             for name in ("scheduler", "jobstores", "executors")
             if getattr(self, name)
         ]
-        if problems:
-            raise ConfigurationError.of_many(problems, "the settings")
+        raise_all(problems, "the settings")
 
     def configuration(self) -> dict[str, Any]:
         """Return the arguments for APScheduler's ``configure``: a copy, because it takes them apart."""

@@ -19,6 +19,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,25 +119,22 @@ def _flat(table: Mapping[Any, Any], loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
 class _Variables(EnvSettingsSource):
     """Reads variables as pydantic-settings reads the environment, wherever they come from."""
 
-    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
-        super().__init__(settings_cls)
-        self.env_vars = parse_env_vars(variables, ignore_empty=True, parse_none_str=self.env_parse_none_str)
-
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """Decode a JSON table or list; keep everything else as text, which its setting or its parameter converts."""
-        if not (isinstance(value, str) and value.startswith(("{", "["))):
-            return value
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            return value
+        if isinstance(value, str) and value.startswith(("{", "[")):
+            with suppress(ValueError):
+                return super().decode_complex_value(field_name, field, value)
+        return value
 
 
 def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[str, str]]) -> list[Value]:
     """The values of variables, which are given by name as text and place."""
     ours = {name.upper(): found for name, found in variables.items() if _is_ours(name)}
+    texts = {name: text for name, (text, _) in ours.items()}
+    source = _Variables(settings_cls)
+    source.env_vars = parse_env_vars(texts, ignore_empty=True, parse_none_str=source.env_parse_none_str)
     values = []
-    for loc, value in _flat(_Variables(settings_cls, {name: text for name, (text, _) in ours.items()})()):
+    for loc, value in _flat(source()):
         # The variable of this value, or the one with the JSON that it stands in.
         names = (PREFIX + "__".join(loc[:end]).upper() for end in range(len(loc), 0, -1))
         place = next(ours[name][1] for name in names if name in ours)
