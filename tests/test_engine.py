@@ -689,8 +689,10 @@ def test_an_event_loop_that_is_blocked_holds_no_handler_up(waits: Any) -> None:
     jobs.add_background_job(block, key="block", trigger=now())
     with warm("asyncio", jobs):
         assert seen.wait() == ["boom"]
+        before_the_release = list(heard.seen)
         release.set()
         ended.wait()
+    assert before_the_release == ["bgjobs:k"]
     assert heard.seen == ["bgjobs:k"]
 
 
@@ -826,6 +828,23 @@ class TestOddScopesAndHandlers:
                 )
             )
 
+    def test_an_awaitable_from_a_sync_handler_of_async_code_is_awaited(self, kind: str) -> None:
+        """A handler that returns a coroutine, as decorated ones do, has it awaited in the task of the run."""
+        seen = Waiter()
+
+        async def inner() -> None:
+            seen(asyncio.current_task())
+
+        async def act() -> None:
+            seen(asyncio.current_task())
+            raise ValueError("boom")
+
+        with stage(
+            kind, lambda jobs: jobs.add_background_job(act, key="k", trigger=now(), on_exception=lambda _: inner())
+        ):
+            acted, handled = seen.wait(2)
+        assert acted is handled
+
     def test_a_sync_handler_of_async_code_is_waited_for_when_the_drain_cancels(self, kind: str) -> None:
         """No one can cancel a thread: the scope stays open until it has ended."""
         events, begun, release = Waiter(), threading.Event(), threading.Event()
@@ -884,8 +903,8 @@ class TestOddScopesAndHandlers:
         assert row(jobs, "k").running == 0
 
     def test_an_awaitable_whose_task_never_begins_fails_its_run(self, records: Any) -> None:
-        """Somebody cancels the task in which a sync job's coroutine is awaited, before its first step."""
-        cancel_next = threading.Event()
+        """Somebody cancels the task in which a sync job's coroutine is awaited; ``on_exception`` hears nothing."""
+        cancel_next, handled = threading.Event(), Waiter()
 
         class Inner:
             def __await__(self) -> Generator[Any, None, None]:
@@ -902,7 +921,8 @@ class TestOddScopesAndHandlers:
                 task.cancel()
             return task
 
-        jobs = cold(AsyncIOScheduler(timezone="UTC")).add_background_job(outer, key="k", cron=NIGHTLY)
+        jobs = cold(AsyncIOScheduler(timezone="UTC"))
+        jobs.add_background_job(outer, key="k", cron=NIGHTLY, on_exception=handled)
         with event_loop_in_a_thread() as loop:
             loop.call_soon_threadsafe(loop.set_task_factory, factory)
             asyncio.run_coroutine_threadsafe(called(jobs.warm_up), loop).result(LIMIT)
@@ -910,6 +930,7 @@ class TestOddScopesAndHandlers:
             until(lambda: counts(jobs, "k"))
             asyncio.run_coroutine_threadsafe(jobs.aclose(), loop).result(LIMIT)
         assert counts(jobs, "k") == {"failed": 1}
+        assert handled.seen == []
 
     def test_an_async_scope_whose_task_never_begins_fails_its_run(self) -> None:
         """Somebody cancels the task that would hold the scope of a sync job; nothing waits for it for ever."""
@@ -937,21 +958,33 @@ class TestOddScopesAndHandlers:
         assert counts(jobs, "k") == {"failed": 1}
         assert "CancelledError" in str(row(jobs, "k").last_error)
 
-    def test_a_run_whose_loop_was_closed_by_force_is_forgotten(self) -> None:
+    def test_a_run_whose_loop_was_closed_by_force_is_forgotten(self, records: Any) -> None:
         """Its coroutine is thrown away in the middle of an async scope, where nothing can be awaited any more."""
-        begun = threading.Event()
+        begun, closed = threading.Event(), Waiter()
+
+        class AsyncOnly:
+            def __init__(self, job_type: type[Any]) -> None:
+                self.instance = job_type()
+
+            async def __aenter__(self) -> object:
+                return self.instance
+
+            async def __aexit__(self, *_: object) -> None:
+                closed()
+                await asyncio.sleep(0)
 
         class Job:
             async def action_to_do(self) -> None:
                 begun.set()
                 await asyncio.Event().wait()
 
-        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=async_scope, shutdown_timeout=0.05)
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=AsyncOnly, shutdown_timeout=0.05)
         jobs.add_background_job(Job, key="k", trigger=now())
         left_behind(jobs, begun.is_set)
         gc.collect()
         jobs.close()
         assert (row(jobs, "k").running, counts(jobs, "k")) == (0, {"cancelled": 1})
+        assert (closed.seen, records.texts("ERROR")) == ([], [])
 
 
 async def called(method: Callable[[], object]) -> None:
