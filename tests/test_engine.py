@@ -881,9 +881,10 @@ class TestOddScopesAndHandlers:
         async def scope(job_type: type[Any]) -> AsyncGenerator[Any]:
             try:
                 yield job_type()
-            finally:
-                closed()
+            except asyncio.CancelledError as error:
+                closed(error)
                 release.set()
+                raise
 
         class Job:
             def action_to_do(self) -> None:
@@ -900,7 +901,7 @@ class TestOddScopesAndHandlers:
         asyncio.run(forget_to_close())
         assert (len(closed.wait()), len(ended.wait())) == (1, 1)
         jobs.close()
-        assert row(jobs, "k").running == 0
+        assert (row(jobs, "k").running, counts(jobs, "k")) == (0, {"succeeded": 1})
 
     def test_an_awaitable_whose_task_never_begins_fails_its_run(self, records: Any) -> None:
         """Somebody cancels the task in which a sync job's coroutine is awaited; ``on_exception`` hears nothing."""
@@ -978,7 +979,8 @@ class TestOddScopesAndHandlers:
                 begun.set()
                 await asyncio.Event().wait()
 
-        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=AsyncOnly, shutdown_timeout=0.05)
+        resolver: Any = AsyncOnly
+        jobs = cold(AsyncIOScheduler(timezone="UTC"), resolver=resolver, shutdown_timeout=0.05)
         jobs.add_background_job(Job, key="k", trigger=now())
         left_behind(jobs, begun.is_set)
         gc.collect()
