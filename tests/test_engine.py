@@ -543,12 +543,13 @@ def test_an_odd_exception_is_handled_like_any_other(kind: str, colour: str, erro
     assert counts(jobs, "k") == {"failed": 1}
 
 
-def test_a_log_sink_that_raises_costs_nothing(kind: str, colour: str) -> None:
-    """Runs, handlers and the close go on though every record raises."""
+@pytest.mark.parametrize("error", [OSError("disk full"), SystemExit(3)], ids=repr)
+def test_a_log_sink_that_raises_costs_nothing(kind: str, colour: str, error: BaseException) -> None:
+    """Runs, handlers and the close go on though every record raises, whatever it is."""
     seen = Waiter()
 
     def sink(_: object) -> None:
-        raise OSError("disk full")
+        raise error
 
     number = logger.add(sink, catch=False, level=0)
     try:

@@ -96,7 +96,7 @@ class Due:
             else:
                 for event in events:
                     self.executor._scheduler._dispatch_event(event)
-        except Exception as error:  # noqa: BLE001 - a logging filter that raises, for one
+        except BaseException as error:  # noqa: BLE001 - a logging filter that raises, for one
             log.failure(f"the end of a run of job {self.job.key!r} could not be reported:", error)
 
 

@@ -45,7 +45,7 @@ class Named(Protocol):
 
 
 def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
-    with suppress(Exception):
+    with suppress(BaseException):  # a sink may even raise SystemExit
         bound_logger = logger.bind(**bound)
         (bound_logger if error is None else bound_logger.opt(exception=error)).log(level, message)
 
