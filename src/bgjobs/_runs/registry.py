@@ -279,7 +279,7 @@ class Registry:
     def shut(self) -> None:
         """Admit no more runs, and ask those in progress to end."""
         self._closing = True
-        for run in list(self._live.copy()):
+        for run in self._live.copy():
             run.token.request_cancellation()
 
     def drain(self, timeout: float) -> None:
@@ -294,7 +294,7 @@ class Registry:
         for run in [] if ended else list(self._live.copy()):
             run.cancel()
         with self._idle:
-            self._idle.wait_for(lambda: all(run.task is None for run in list(self._live.copy())), waits.cancelled)
+            self._idle.wait_for(lambda: all(run.task is None for run in self._live.copy()), waits.cancelled)
         self.abandoned = list(self._live.copy())
         for run in self.abandoned:
             log.warning(f"job {run.key!r} did not end within the shutdown_timeout and was abandoned", run)

@@ -109,12 +109,7 @@ class Run:
         self.token = CancellationToken()
 
     async def perform(self, calls: Calls, resolver: Resolver | None) -> None:
-        """The first half: scope, instance, action; unless it failed, the closing of the scope, too. Raises nothing.
-
-        Args:
-            calls: How the owner calls sync and async code.
-            resolver: Makes the scope; ``None`` to call the class.
-        """
+        """The first half: scope, instance, action; unless it failed, the closing of the scope, too. Raises nothing."""
         target, error = self.target, None
         try:
             if resolver is None or target.job_type is None:
@@ -222,27 +217,29 @@ class Run:
 
         Whatever it does about that: a run that took longer has timed out.
         """
+        late = TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
         end = time.monotonic() + seconds - 0.001  # a millisecond for clocks that round
-        alarm = threading.Timer(seconds, self._ask_to_end, [seconds])
-        alarm.daemon = True
         try:
             if self.target.is_coroutine:
                 async with asyncio.timeout(seconds):
                     value = await action(**kwargs)
             else:
+                alarm = threading.Timer(seconds, self._ask_to_end, [seconds])
+                alarm.daemon = True
                 alarm.start()
-                value = await calls(action, **kwargs)
+                try:
+                    value = await calls(action, **kwargs)
+                finally:
+                    alarm.cancel()
         except BaseException as error:
             self._late = time.monotonic() >= end
             if not self._late or not is_a(error, (asyncio.CancelledError, TimeoutError)):
                 raise
             self.token.request_cancellation()
-            raise TimeoutError(f"the run took longer than its timeout of {seconds:g} s") from error
-        finally:
-            alarm.cancel()
+            raise late from error
         self._late = time.monotonic() >= end
         if self._late:
-            raise TimeoutError(f"the run took longer than its timeout of {seconds:g} s")
+            raise late
         return value
 
     def _ask_to_end(self, seconds: float) -> None:

@@ -144,10 +144,7 @@ def wait_in_thread(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEven
             ended.set_exception(error)
 
     start_task(loop, attempt, lambda: ended.cancel() and coroutine.close())
-    try:
-        return ended.result()
-    except futures.CancelledError:
-        raise asyncio.CancelledError from None
+    return _result(ended)
 
 
 def start_task(
