@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from ._cron.expression import Expression
-from ._runs.status import RegisteredJob
+from ._runs.schedule import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
 
 _NEXT = 3  # runs shown of a job

@@ -24,7 +24,8 @@ from ._cron.expression import zone
 from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log
 from ._runs.registry import Registry
-from ._runs.status import Health, RegisteredJob
+from ._runs.schedule import RegisteredJob
+from ._runs.status import Health
 from ._runs.threads import LoopThread, waits, within
 from ._signals import on_stop_signal
 

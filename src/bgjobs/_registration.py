@@ -22,7 +22,7 @@ from ._apscheduler.trigger import CronExpression, following
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
 from ._job import TOKEN, ExceptionHandler, Job, Target
 from ._options import BackgroundJobOptions, build, fold, mistakes
-from ._runs.status import RegisteredJob, Schedule
+from ._runs.schedule import RegisteredJob, Schedule
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings

@@ -14,7 +14,8 @@ from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
 from ._runs.run import Run
-from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RegisteredJob, RunReport, Schedule, Skipped
+from ._runs.schedule import RegisteredJob, Schedule
+from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RunReport, Skipped
 from ._runs.threads import InThread, drive, in_task, wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]

@@ -40,7 +40,8 @@ from apscheduler.executors.pool import BasePoolExecutor
 from .._runs import log
 from .._runs.registry import SCHEDULED, Registry
 from .._runs.run import Run, enter, here
-from .._runs.status import CLOSING, REFUSED, RegisteredJob, Skipped
+from .._runs.schedule import RegisteredJob
+from .._runs.status import CLOSING, REFUSED, Skipped
 from .._runs.threads import Calls, InThread, drive, in_task, waits
 
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.

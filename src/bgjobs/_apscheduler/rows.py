@@ -16,7 +16,8 @@ from apscheduler.jobstores.base import JobLookupError
 
 from .._errors import DuplicateJobError
 from .._runs.registry import SCHEDULED, STARTUP, Registry
-from .._runs.status import CLOSING, PAUSED, RegisteredJob, Schedule
+from .._runs.schedule import RegisteredJob, Schedule
+from .._runs.status import CLOSING, PAUSED
 from .executor import fire
 from .scheduler import SchedulerBridge
 

@@ -26,7 +26,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked
 from .._runs import log
-from .._runs.status import RegisteredJob
+from .._runs.schedule import RegisteredJob
 from .._runs.threads import waits
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"

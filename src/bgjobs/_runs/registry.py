@@ -25,7 +25,8 @@ from .._errors import UnknownJobError, did_you_mean
 from .._job import Resolver
 from . import log, status
 from .run import Run, enter, here
-from .status import RegisteredJob, RunReport, Skipped
+from .schedule import RegisteredJob, row
+from .status import RunReport, Skipped
 from .threads import Calls, in_task, waits
 
 #: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
@@ -260,7 +261,7 @@ class Registry:
 
     def status(self) -> list[status.JobStatus]:
         """One row a job, in the order of registration."""
-        return [status.row(job) for job in list(self.jobs.values())]
+        return [row(job) for job in list(self.jobs.values())]
 
     def overdue(self) -> list[str]:
         """A sentence for each job that should have run, and does not."""

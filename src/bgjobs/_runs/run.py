@@ -34,7 +34,8 @@ from .._errors import LifecycleError, ResolverError
 from .._job import TOKEN, ExceptionHandler, Resolver, Target
 from .._token import CancellationToken
 from . import log
-from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RegisteredJob, RunReport
+from .schedule import RegisteredJob
+from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RunReport
 from .threads import Calls, Leave
 
 
