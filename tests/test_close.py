@@ -549,26 +549,6 @@ class TestJobStores:
         with jobs:
             seen.wait(len(seen.seen) + 2)
 
-    def test_a_blocking_scheduler_whose_loop_dies_is_closed(self, records: Any) -> None:
-        """Its running job is asked to end and awaited before the error comes through."""
-        asked, going = Waiter(), threading.Event()
-
-        class Breaking(MemoryJobStore):  # type: ignore[misc]
-            def update_job(self, job: Any) -> None:
-                going.wait(LIMIT)
-                raise OSError("db gone")
-
-        def job(cancellation_token: CancellationToken) -> None:
-            going.set()
-            asked(cancellation_token.wait(LIMIT))
-
-        jobs = cold(BlockingScheduler(timezone="UTC", jobstores={"default": Breaking()}))
-        jobs.add_background_job(job, key="first", trigger=now()).add_background_job(nothing, trigger=often())
-        with pytest.raises(OSError, match="db gone"):
-            jobs.warm_up()
-        assert asked.seen == [True]
-        assert not jobs.is_warm
-
 
 class TestTheOwnersShutdown:
     """Somebody else's asyncio scheduler is shut down by its owner while our jobs are running."""

@@ -410,7 +410,7 @@ def test_an_observer_that_raises_costs_no_run(records: Any) -> None:
     def observe(_: object) -> None:
         raise KeyboardInterrupt
 
-    jobs._registry.observers.append(observe)  # the public way to observe runs is still to come
+    jobs._registry.reports.observers.append(observe)  # the public way to observe runs is still to come
     with collect(jobs) as results:
         assert run_job(jobs, "k").outcome == "succeeded"
     assert [result.key for result in results] == ["k"]

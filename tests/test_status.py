@@ -343,7 +343,7 @@ class TestHealth:
         with jobs:
             until(lambda: row(jobs, "k").not_run["repeated"] == 1)
         assert len(seen.seen) == 1
-        assert "this occurrence ran already" in records.texts("WARNING")[0]
+        assert "this occurrence was submitted already" in records.texts("WARNING")[0]
 
     def test_it_does_not_wait_for_a_job_store_that_hangs(self) -> None:
         """While the scheduler is stuck in a store, with its locks held, status and health answer."""

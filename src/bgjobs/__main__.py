@@ -21,9 +21,9 @@ from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
 from ._registration import load
+from ._runs.calls import InThread, drive, in_task
 from ._runs.log import configure_logging
 from ._runs.status import SUCCEEDED
-from ._runs.threads import InThread, drive, in_task
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal

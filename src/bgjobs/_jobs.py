@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from . import _settings  # its model is imported when it is first asked for
 from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
-from ._errors import DuplicateJobError, LifecycleError
+from ._errors import LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
@@ -120,10 +120,6 @@ class BackgroundJobs:
         new = registered(
             job, values, on_exception=on_exception, settings=self._settings, timezone=self._lifecycle.timezone
         )
-        if new.key in self._registry.jobs:
-            raise DuplicateJobError(
-                f"a job with the key {new.key!r} is registered already; set key to tell the two apart", new.key
-            )
         self._lifecycle.add(new)
         return self
 
@@ -202,8 +198,9 @@ class BackgroundJobs:
         """
         job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.pause(key)
-        self._registry.pause(job)
+            rows.pause(job)
+        else:
+            self._registry.pause(job)
 
     def resume(self, key: str) -> None:
         """Continue the schedule of a paused job from now on.
@@ -213,8 +210,9 @@ class BackgroundJobs:
         """
         job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.resume(key)
-        self._registry.resume(job)
+            rows.resume(job)
+        else:
+            self._registry.resume(job)
 
     def remove(self, key: str) -> None:
         """Forget a job, with its one-shots; a run in progress is left to finish, with its ``on_exception``.
@@ -222,10 +220,10 @@ class BackgroundJobs:
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._registry.job(key)
+        job = self._registry.job(key)
         if rows := self._lifecycle.rows:
             rows.remove(key)
-        self._registry.jobs.pop(key, None)
+        self._registry.remove(job)
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration; never waits for the scheduler."""

@@ -95,13 +95,13 @@ class Lifecycle:
         if bridge is not None and job.schedule is not None:
             self._check(job, bridge)
         with self._registering:
-            self.registry.jobs[job.key] = job
+            self.registry.add(job)
             is_warm = self._bridge is not None
         if is_warm:
             try:
                 self._schedule(job)
             except BaseException:
-                self.registry.jobs.pop(job.key, None)
+                self.registry.remove(job)
                 raise
 
     def run_now(self, job: RegisteredJob) -> str:
@@ -116,13 +116,13 @@ class Lifecycle:
 
     def health(self) -> Health:
         """See `BackgroundJobs.health`."""
-        bridge = self._bridge
+        bridge, rows = self._bridge, self.rows
         if bridge is None:
             problems = ["the jobs are not warmed up"]
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
-            problems = self.registry.overdue()
+            problems = self.registry.problems() + (rows.problems() if rows else [])
         return Health(not problems, tuple(problems))
 
     # -- warming up ----------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Lifecycle:
         self._is_started = False
         self.registry.reopen()
         owners = self._owners = Owners(self.registry, self.loop, self._settings.application)
-        rows = self.rows = Rows(bridge, self._settings.application, owners.name, self.registry)
+        rows = self.rows = Rows(bridge, self._settings.application, owners, self.registry)
         bridge.listen(
             adopt=owners.adopt,
             errored=errored,
@@ -180,12 +180,7 @@ class Lifecycle:
             bridge.start(started)
             return
         with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
-            try:
-                bridge.start(started)
-            except Exception:
-                if self._is_started:  # its loop has died
-                    self.close()
-                raise
+            bridge.start(started)
             self.close()
 
     def _schedule(self, job: RegisteredJob) -> None:

@@ -13,10 +13,11 @@ from itertools import groupby
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
+from ._runs.calls import InThread, drive, in_task
 from ._runs.run import Run
 from ._runs.schedule import RegisteredJob, Schedule
 from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RunReport, Skipped
-from ._runs.threads import InThread, drive, in_task, wait_in_thread
+from ._runs.threads import wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 
@@ -53,7 +54,7 @@ def collect(jobs: BackgroundJobs) -> Generator[list[RunResult]]:
         if report.run_id is not None:
             results.append(RunResult(report.key, report.run_id, report.outcome, report.value, report.error))
 
-    observers = _lifecycle(jobs).registry.observers
+    observers = _lifecycle(jobs).registry.reports.observers
     observers.append(observe)
     try:
         yield results

@@ -15,10 +15,10 @@ from weakref import WeakKeyDictionary
 from apscheduler.jobstores.base import JobLookupError
 
 from .._errors import DuplicateJobError
-from .._runs.registry import SCHEDULED, STARTUP, Registry
-from .._runs.schedule import RegisteredJob, Schedule
+from .._runs.registry import Registry
+from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
 from .._runs.status import CLOSING, PAUSED
-from .executor import fire
+from .executor import Owners, fire
 from .scheduler import SchedulerBridge
 
 #: The keys of all facades on each scheduler, so that no facade takes another one's row.
@@ -31,15 +31,16 @@ class Rows:
     Args:
         bridge: The scheduler.
         application: The name of the application, as the ids begin with it.
-        name: Its name in this process, as `fire` gets it.
+        owners: Start the runs, under a name of their own in this process.
         registry: Hears of each one-shot that is removed before it ran.
     """
 
-    def __init__(self, bridge: SchedulerBridge, application: str, name: str, registry: Registry) -> None:
+    def __init__(self, bridge: SchedulerBridge, application: str, owners: Owners, registry: Registry) -> None:
         self._bridge = bridge
         self._scheduler = bridge.scheduler
         self._prefix = f"{application}:"
-        self._name = name
+        self._name = owners.name
+        self._owners = owners
         self._registry = registry
         self._taken = _taken.setdefault(self._scheduler, set())
         self._ours: set[str] = set()
@@ -96,7 +97,7 @@ class Rows:
             replace_existing=True,
             **held,
         )
-        job.schedule.entry = row if in_memory else None
+        job.schedule.entry = row
 
     def _held(self, job: RegisteredJob, schedule: Schedule) -> dict[str, datetime | None]:
         """What a persistent store holds of the job from an earlier process, if its schedule is still the same.
@@ -133,16 +134,26 @@ class Rows:
             replace_existing=True,
         )
 
-    def pause(self, key: str) -> None:
-        """Pause the schedule of a job, and remove its one-shots that have not run yet."""
-        self._remove_one_shots(key, PAUSED, "the job was paused first")
+    def pause(self, job: RegisteredJob) -> None:
+        """Pause the schedule of a job, and take back its runs that have not begun."""
+        self._remove_one_shots(job.key, PAUSED, "the job was paused first")
         with suppress(JobLookupError):  # finished, or removed by somebody else
-            self._scheduler.pause_job(self.id_of(key))
+            self._scheduler.pause_job(self.id_of(job.key))
+        self._registry.pause(job)
+        self._owners.hold_back(job)
 
-    def resume(self, key: str) -> None:
+    def resume(self, job: RegisteredJob) -> None:
         """Resume the schedule of a job."""
+        row = None
         with suppress(JobLookupError):
-            self._scheduler.resume_job(self.id_of(key))
+            row = self._scheduler.resume_job(self.id_of(job.key))
+        self._registry.resume(job)
+        if job.schedule is not None:
+            job.schedule.entry = row
+
+    def problems(self) -> list[str]:
+        """A sentence for each job that does not get to run."""
+        return self._owners.problems()
 
     def remove(self, key: str) -> None:
         """Remove a job, with its one-shots."""

@@ -7,7 +7,7 @@ which a slow job store can hold for seconds.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,11 +15,17 @@ from typing import Any
 
 from .status import OUTCOMES, REASONS, JobStatus
 
+#: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
+SCHEDULED, STARTUP = "scheduled", "startup"
+
 #: Seconds by which a run may be late before `Health` calls its job overdue.
 OVERDUE = 10.0
 
 #: Skipped fire times are counted one by one, up to this many.
 MANY = 10_000
+
+#: So many one-shots of a job are remembered, the latest: none runs again because its job store did not delete it.
+REMEMBERED = 1_000
 
 
 class Tally:
@@ -48,7 +54,7 @@ class Schedule:
     Attributes:
         trigger: The APScheduler trigger.
         following: Gives the fire time after one; ``None`` where that cannot be known.
-        entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
+        entry: The APScheduler job as it was last added, submitted or resumed; in memory, the one that is kept.
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
         submitted: The latest fire time that an executor was asked to run (UTC); it may still wait for a thread.
         ticked_at: The latest fire time that was run or skipped (UTC).
@@ -67,27 +73,32 @@ class Schedule:
 
     def begin(self) -> None:
         """Expect the first fire time from now on."""
-        self.ticked_at = None
+        self.submitted = self.ticked_at = None
         self.expected = self.after(None, datetime.now(UTC))
 
-    def tick(self, fire_time: datetime, lock: AbstractContextManager[object]) -> int | None:
+    def was_submitted(self, fire_time: datetime) -> bool:
+        """Whether an executor was asked to run this fire time, or a later one: a scheduler comes with them in order."""
+        return self.submitted is not None and fire_time <= self.submitted
+
+    def tick(self, fire_time: datetime, lock: AbstractContextManager[object]) -> int:
         """Note a fire time that APScheduler came with, under a lock that is not held for the search.
 
         Fire times can arrive out of order when an executor is busy; an older one changes nothing.
 
         Returns:
-            How many fire times before it were left out; ``None`` where this very one was noted before.
+            How many fire times before it were left out.
         """
         following = self.after(fire_time, fire_time) if self.following is not None else None
         with lock:
             if self.ticked_at is not None and fire_time <= self.ticked_at:
-                return 0 if fire_time < self.ticked_at else None
+                return 0
             expected, self.ticked_at, self.expected = self.expected, fire_time, following
             submitted = self.submitted
         if expected is None or expected >= fire_time:
             return 0
         waits = submitted is not None and expected <= submitted < fire_time
-        return self.count(expected, fire_time) - waits
+        own = bool(getattr(self.trigger, "jitter", None))  # before the fire time, which is later by the jitter
+        return max(0, self.count(expected, fire_time) - waits - own)
 
     def count(self, begin: datetime | None, end: datetime) -> int:
         """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
@@ -126,11 +137,15 @@ class Schedule:
         before, self.paused_at = self.paused_at, self.paused_at or datetime.now(UTC)
         return before is None
 
-    def resume(self) -> int | None:
-        """Note that the job is resumed. Returns how many runs the pause has cost; ``None`` where there was none."""
-        if self.paused_at is None:
-            return None
-        lost = self.count(self.expected, datetime.now(UTC))
+    def lost(self) -> int:
+        """How many runs the pause has cost since the last call; the next one is expected from now on."""
+        now = datetime.now(UTC)
+        expected, self.expected = self.expected, self.after(None, now)
+        return self.count(expected, now)
+
+    def resume(self) -> int:
+        """Note that the job is resumed. Returns how many runs the pause has cost, as `lost` does."""
+        lost = self.lost()
         self.paused_at = None
         self.begin()
         return lost
@@ -143,7 +158,7 @@ class Schedule:
         return late if late > OVERDUE else None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RegisteredJob:
     """A job under its key: what it calls, when and how, its runs in progress, and what became of the others.
 
@@ -154,6 +169,7 @@ class RegisteredJob:
         schedule: When it is due; ``None`` for a job that is switched off.
         running: The runs (`run.Run`) whose action is in progress, oldest first.
         tally: What is counted of its runs.
+        one_shots: The kinds of the latest one-shots that an executor was asked to run.
         lock: Held for every change of the three before, and for nothing else; one a job, since one for all jobs would
             be contended.
     """
@@ -164,7 +180,27 @@ class RegisteredJob:
     schedule: Schedule | None = None
     running: list[Any] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    one_shots: dict[str, None] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def submit(self, kind: str, run_times: Sequence[datetime]) -> list[datetime]:
+        """Note that an executor is asked to run the job. Returns the fire times that it was asked for before.
+
+        A scheduler comes with a run again where its job store did not take note of the first time. Called under the
+        locks of APScheduler.
+        """
+        if kind == SCHEDULED:
+            schedule = self.schedule
+            if schedule is None:
+                return []
+            again = [run_time for run_time in run_times if schedule.was_submitted(run_time)]
+            schedule.submitted = max(run_times[-1], schedule.submitted or run_times[-1])
+            return again
+        again = list(run_times) if kind in self.one_shots else []
+        self.one_shots[kind] = None
+        if len(self.one_shots) > REMEMBERED:
+            del self.one_shots[next(iter(self.one_shots))]
+        return again
 
 
 def row(job: RegisteredJob) -> JobStatus:
