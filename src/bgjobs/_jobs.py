@@ -222,8 +222,9 @@ class BackgroundJobs:
         """
         job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.remove(key)
-        self._registry.remove(job)
+            rows.remove(job)
+        else:
+            self._registry.remove(job)
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration; never waits for the scheduler."""

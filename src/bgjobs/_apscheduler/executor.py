@@ -42,7 +42,7 @@ from .._runs import log
 from .._runs.calls import Calls, InThread, drive, in_task
 from .._runs.registry import Registry
 from .._runs.run import Run, enter, here
-from .._runs.schedule import OVERDUE, SCHEDULED, RegisteredJob
+from .._runs.schedule import SCHEDULED, RegisteredJob
 from .._runs.status import CLOSING, PAUSED, REFUSED, Skipped
 from .._runs.threads import waits
 from .due import Due
@@ -111,7 +111,8 @@ class Owners:
             if self._waiting.pop(due, False):  # pragma: no branch - else a worker that came first has it
                 reason = f"its executor took no more work ({log.described(error)})"
                 for run_time in due.run_times:
-                    self.registry.refuse(due.job, due.row.args[2], run_time.astimezone(UTC), reason)
+                    moment = run_time.astimezone(UTC)
+                    self.registry.skip_under_locks(due.job, due.row.args[2], moment, REFUSED, reason)
             raise
 
     def _start(self, due: Due) -> None:
@@ -161,7 +162,7 @@ class Owners:
     def problems(self) -> list[str]:
         """A sentence for each job that has waited for a thread or a task for long."""
         waited = {due.job.key: time.monotonic() - due.since for due in reversed(list(self._waiting))}
-        return [f"job {key!r} has waited {n:.0f} s for its executor" for key, n in waited.items() if n > OVERDUE]
+        return [f"job {key!r} has waited {n:.0f} s for its executor" for key, n in waited.items() if n > waits.overdue]
 
     # -- the owners ----------------------------------------------------------------------------------------------
 

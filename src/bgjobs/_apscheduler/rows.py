@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,7 @@ from apscheduler.jobstores.base import JobLookupError
 from .._errors import DuplicateJobError
 from .._runs.registry import Registry
 from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
-from .._runs.status import CLOSING, PAUSED
+from .._runs.status import CLOSING, PAUSED, REFUSED
 from .executor import Owners, fire
 from .scheduler import SchedulerBridge
 
@@ -59,6 +60,11 @@ class Rows:
         Raises:
             DuplicateJobError: Another facade has a job with this key on this scheduler.
         """
+        with self._scheduler._jobstores_lock:  # which each step takes, too: no other change comes between them
+            if self._registry.jobs.get(job.key) is job:  # else it was removed meanwhile
+                self._add_whole(job)
+
+    def _add_whole(self, job: RegisteredJob) -> None:
         row_id = self.id_of(job.key)
         if row_id in self._taken:
             raise DuplicateJobError(
@@ -73,7 +79,7 @@ class Rows:
                 self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
-                self.remove(job.key)
+                self._remove_whole(job.key)
             self._forget(row_id)
             raise
 
@@ -115,9 +121,10 @@ class Rows:
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is None or job.schedule.paused_at is None:
-            self.run_once(job, STARTUP)
+            if not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
+                self.run_once(job, STARTUP)
         else:
-            self._registry.skip(job.key, datetime.now(UTC), PAUSED, "the job is paused")
+            self._registry.skip_under_locks(job, STARTUP, datetime.now(UTC), PAUSED, "the job is paused")
 
     def run_once(self, job: RegisteredJob, kind: str) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""
@@ -136,7 +143,7 @@ class Rows:
 
     def pause(self, job: RegisteredJob) -> None:
         """Pause the schedule of a job, and take back its runs that have not begun."""
-        self._remove_one_shots(job.key, PAUSED, "the job was paused first")
+        self._skip(self._remove_one_shots(job.key), PAUSED, "the job was paused first")
         with suppress(JobLookupError):  # finished, or removed by somebody else
             self._scheduler.pause_job(self.id_of(job.key))
         self._registry.pause(job)
@@ -155,19 +162,26 @@ class Rows:
         """A sentence for each job that does not get to run."""
         return self._owners.problems()
 
-    def remove(self, key: str) -> None:
+    def remove(self, job: RegisteredJob) -> None:
         """Remove a job, with its one-shots."""
-        self._remove_one_shots(key, PAUSED, "the job was removed first")
+        with self._scheduler._jobstores_lock:
+            one_shots = self._remove_whole(job.key)
+            self._registry.remove(job)
+        self._skip(one_shots, REFUSED, "the job was removed first")
+
+    def _remove_whole(self, key: str) -> list[Any]:
+        one_shots = self._remove_one_shots(key)
         with suppress(JobLookupError):
             self._scheduler.remove_job(self.id_of(key))
         self._forget(self.id_of(key))
+        return one_shots
 
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores."""
         in_memory = self._bridge.stores_in_memory() if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
-            for row in self._rows(alias):
-                self._remove(row, alias, CLOSING, "the jobs are being closed")
+            removed = [row for row in self._rows(alias) if self._is_removed(row, alias)]
+            self._skip([row for row in removed if row.args[2] != SCHEDULED], CLOSING, "the jobs are being closed")
         for row_id in list(self._ours):
             self._forget(row_id)
 
@@ -175,17 +189,21 @@ class Rows:
         self._ours.discard(row_id)
         self._taken.discard(row_id)
 
-    def _remove_one_shots(self, key: str, counted: str, reason: str) -> None:
-        for row in self._rows():
-            if row.args[1] == key and row.args[2] != SCHEDULED:
-                self._remove(row, None, counted, reason)
+    def _remove_one_shots(self, key: str) -> list[Any]:
+        ours = [row for row in self._rows() if row.args[1] == key and row.args[2] != SCHEDULED]
+        return [row for row in ours if self._is_removed(row)]
 
-    def _remove(self, row: Any, jobstore: str | None, counted: str, reason: str) -> None:
-        """Remove a row; nothing where it has begun to run in the meantime."""
-        with suppress(JobLookupError):
+    def _is_removed(self, row: Any, jobstore: str | None = None) -> bool:
+        """Remove a row. Returns False where it has begun to run in the meantime."""
+        try:
             self._scheduler.remove_job(row.id, jobstore)
-            if row.args[2] != SCHEDULED:
-                self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason)
+        except JobLookupError:
+            return False
+        return True
+
+    def _skip(self, one_shots: list[Any], counted: str, reason: str) -> None:
+        for row in one_shots:
+            self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason)
 
     def _rows(self, jobstore: str | None = None) -> Iterator[Any]:
         for row in self._scheduler.get_jobs(jobstore):

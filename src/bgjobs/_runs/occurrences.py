@@ -91,13 +91,14 @@ class Occurrences:
         self.reports.skipped(report, quiet=quiet)
         return Skipped(reason)
 
-    def refuse(self, job: RegisteredJob, kind: str, scheduled_at: datetime, reason: str) -> None:
-        """Skip what an executor does not take, under APScheduler's locks: a thread or the next run reports it."""
+    def skip_under_locks(
+        self, job: RegisteredJob, kind: str, scheduled_at: datetime, outcome: str, reason: str
+    ) -> None:
+        """Same as `skip`, where APScheduler holds locks: a thread or the next run reports it."""
         if kind == SCHEDULED and job.schedule is not None:
             job.schedule.tick(scheduled_at, job.lock)
-        self._count(job.key, status.REFUSED, 1)
-        report = RunReport(job.key, None, scheduled_at, None, 0.0, status.REFUSED, reason)
-        self.reports.skipped_under_locks(report)
+        self._count(job.key, outcome, 1)
+        self.reports.skipped_under_locks(RunReport(job.key, None, scheduled_at, None, 0.0, outcome, reason))
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""

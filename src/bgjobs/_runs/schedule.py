@@ -14,12 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .status import OUTCOMES, REASONS, JobStatus
+from .threads import waits
 
 #: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
 SCHEDULED, STARTUP = "scheduled", "startup"
-
-#: Seconds by which a run may be late before `Health` calls its job overdue.
-OVERDUE = 10.0
 
 #: Skipped fire times are counted one by one, up to this many.
 MANY = 10_000
@@ -155,7 +153,7 @@ class Schedule:
         now = datetime.now(UTC)
         due = self.next_run_time(now)
         late = (now - due).total_seconds() - (getattr(self.trigger, "jitter", None) or 0) if due else 0
-        return late if late > OVERDUE else None
+        return late if late > waits.overdue else None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -23,6 +23,7 @@ class Waits:
         scheduler: For a scheduler to shut down.
         echo: A second signal within this time counts as the same one.
         handler: For an ``on_exception`` to end, where its job has no timeout.
+        overdue: For a job to start that is due, before `Health` calls that a problem.
         sleep: The longest sleep of a scheduler of ours, so that a suspended host or a changed clock is noticed.
     """
 
@@ -32,6 +33,7 @@ class Waits:
     scheduler = 10.0
     echo = 0.5
     handler = 60.0
+    overdue = 10.0
     sleep = 30.0
 
 
