@@ -247,7 +247,8 @@ class SchedulerBridge:
         """Start no more runs on a scheduler that was started here; return when it is not processing jobs."""
         if self.running:
             self.scheduler.pause()
-            self.scheduler.get_jobs(jobstore="bgjobs: none")  # takes the lock of that, and reads no store
+            with self.scheduler._jobstores_lock:  # which a pass holds
+                pass
 
     def stop(self) -> None:
         """Shut the scheduler down, without waiting, if it was started here.
