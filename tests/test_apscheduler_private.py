@@ -105,7 +105,9 @@ class TestHowItIsUsed:
         assert "with self._jobstores_lock" in inspect.getsource(getattr(BackgroundScheduler, name))
 
     @pytest.mark.parametrize(
-        ("kind", "name"), [(AsyncIOScheduler, "wakeup"), (BackgroundScheduler, "_main_loop")], ids=["asyncio", "threads"]
+        ("kind", "name"),
+        [(AsyncIOScheduler, "wakeup"), (BackgroundScheduler, "_main_loop")],
+        ids=["asyncio", "threads"],
     )
     def test_a_pass_is_looked_up_on_the_scheduler(self, kind: type[Any], name: str) -> None:
         """That is how something else can stand there: on the object, not on the class."""

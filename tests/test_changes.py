@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as Threads
@@ -15,7 +16,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, BgjobsError, DuplicateJobError, UnknownJobError, current_run
-from stage import LIMIT, NIGHTLY, Waiter, cold, counts, job_class, nothing, now, often, row, stage, until, warm
+from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, counts, job_class, nothing, now, often, row, stage, until, warm
 
 
 class TestPause:
@@ -38,6 +39,29 @@ class TestPause:
         assert seen.seen == [run_id]
         assert counts(jobs, "k") == {"succeeded": 1, "paused": 2}
         assert sum("paused while it waited" in text for text in records.texts("WARNING")) == 2
+
+    def test_it_holds_back_a_run_that_is_about_to_begin(self, kind: str) -> None:
+        """A pause that comes between the tick and the run is in time."""
+        begins, paused = Waiter(), Waiter()
+
+        class Pausing(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.getMessage().startswith("Running job"):
+                    jobs.pause("k")
+                    paused()
+
+        jobs = cold(CLASSES[kind](timezone="UTC")).add_background_job(lambda: begins(), key="k", trigger=often())
+        handler, logger = Pausing(), logging.getLogger("apscheduler")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            with warm(kind, jobs):
+                paused.wait()
+                until(lambda: row(jobs, "k").not_run["paused"])
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)
+        assert begins.seen == []
 
     def test_what_it_has_cost_is_told_at_a_close(self, records: Any) -> None:
         """The process may end before the pause does."""
@@ -195,6 +219,24 @@ class TestRaces:
             seen.wait(20)
             assert all(status.next_run_time for status in jobs.status())
             jobs.close()
+
+    def test_a_job_that_goes_during_the_warm_up_leaves_no_row(self) -> None:
+        """It may go between two others that are scheduled."""
+
+        class Removing(MemoryJobStore):  # type: ignore[misc]
+            def add_job(self, job: Any) -> None:
+                super().add_job(job)
+                if job.name == "first":
+                    jobs.remove("second")
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Removing()})
+        scheduler.start()
+        jobs = cold(scheduler)
+        for key in ("first", "second", "third"):
+            jobs.add_background_job(nothing, key=key, cron=NIGHTLY)
+        with jobs:
+            assert [job.name for job in scheduler.get_jobs()] == ["first", "third"]
+        scheduler.shutdown()
 
     def test_a_suggestion_while_jobs_come_and_go(self) -> None:
         """An unknown key is an `UnknownJobError`, whatever others do to the jobs meanwhile."""

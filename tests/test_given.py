@@ -73,13 +73,13 @@ async def test_one_that_had_stopped_before_is_woken_up() -> None:
     """An asyncio scheduler whose timer was lost to an error runs jobs again after a warm-up."""
     stopped, seen = asyncio.Event(), Waiter()
     asyncio.get_running_loop().set_exception_handler(lambda *_: stopped.set())
-    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Faulty("update_job")})
+    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Faulty("get_next_run_time")})
     scheduler.start()
-    scheduler.add_job(seen, Times(datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=0.01)), max_instances=9)
+    scheduler.add_job(seen, Times(datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=0.1)), max_instances=9)
     await asyncio.wait_for(stopped.wait(), 20)
-    before = len(seen.seen)
+    await eventually(lambda: len(seen.seen) == 1)
     async with cold(scheduler):
-        await eventually(lambda: len(seen.seen) > before)
+        await eventually(lambda: len(seen.seen) == 2)
     scheduler.shutdown()
 
 

@@ -112,7 +112,7 @@ class TestFullPools:
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-def test_the_overlap_guard_ends_with_the_action(kind: str, colour: str, outcome: str) -> None:
+def test_the_overlap_guard_ends_with_the_action(kind: str, colour: str, outcome: str, records: Any) -> None:
     """A scope that takes long to close holds no further run back."""
     begun = Waiter()
 
@@ -126,18 +126,20 @@ def test_the_overlap_guard_ends_with_the_action(kind: str, colour: str, outcome:
         try:
             yield job_type()
         finally:
-            begun.wait(2)
+            begun.wait(2)  # or raises
 
     @asynccontextmanager
     async def slow_async(job_type: type[Any]) -> AsyncGenerator[Any]:
         try:
             yield job_type()
         finally:
-            await eventually(lambda: len(begun.seen) >= 2)
+            await eventually(lambda: len(begun.seen) >= 2)  # or raises
 
     job, scope = job_class(colour, act), slow if colour == "sync" else slow_async
     with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), resolver=scope) as jobs:
-        until(lambda: row(jobs, "k").outcomes[outcome] >= 2)
+        until(lambda: row(jobs, "k").outcomes[outcome] >= 3)
+        assert counts(jobs, "k").keys() <= {outcome, "overlapped"}
+    assert not [text for text in records.texts("ERROR") if "the scope" in text]
 
 
 class TestJitter:
