@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bgjobs.__main__ import main
-from bgjobs._runs.log import unconfigure_logging  # undoes a set-up that lasts for the process
+from bgjobs._logging import unconfigure_logging  # undoes a set-up that lasts for the process
 
 JOBS = """
 import os, signal, threading, time

@@ -20,9 +20,9 @@ from ._check import as_text, preview, row_of
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
+from ._logging import configure_logging
 from ._registration import load
 from ._runs.calls import InThread, drive, in_task
-from ._runs.log import configure_logging
 from ._runs.status import SUCCEEDED
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
