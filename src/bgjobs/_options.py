@@ -11,17 +11,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PlainValidator,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from ._cron.expression import Expression, zone
+from ._cron.expression import LONGEST, Expression, zone
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
 
@@ -37,6 +34,9 @@ Zone = Annotated[
     PlainValidator(lambda value: None if value is None else zone(value)),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
 ]
+
+#: A time in seconds, finite and not absurdly long.
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
 
 @lru_cache(maxsize=4096)
@@ -67,9 +67,9 @@ class JobDefaults(BaseModel):
         extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, json_schema_extra=described
     )
 
-    misfire_grace_time: PositiveInt | None = None
+    misfire_grace_time: Annotated[int, Field(gt=0, le=LONGEST)] | None = None
     coalesce: bool = True
-    max_instances: PositiveInt = 1
+    max_instances: Annotated[int, Field(gt=0, le=1_000_000)] = 1
 
 
 class BackgroundJobOptions(JobDefaults):
@@ -102,9 +102,9 @@ class BackgroundJobOptions(JobDefaults):
     key: str | None = None
     enabled: bool = True
     timezone: Zone = None
-    timeout: PositiveFloat | None = None
+    timeout: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None = None
     kwargs: dict[str, Any] = Field(default={}, repr=False)
-    jitter: NonNegativeFloat | None = None
+    jitter: Seconds | None = None
     start_date: datetime | None = None
     end_date: datetime | None = None
     executor: str = "default"

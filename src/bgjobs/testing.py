@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
+from ._cron.expression import seconds
 from ._errors import LifecycleError
 from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
@@ -159,13 +160,16 @@ def walk(
 
     Returns:
         The steps in the order of time.
+
+    Raises:
+        ConfigurationError: `takes` is negative, not finite or absurdly long.
     """
     start, end = start.astimezone(UTC), end.astimezone(UTC)  # two times of one zone compare without their offsets
     naps = sorted((since.astimezone(UTC), until.astimezone(UTC)) for since, until in asleep)
     steps: list[Step] = []
     for job in _lifecycle(jobs).registry.jobs.values():
-        seconds = takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes
-        steps += _walk(job, start, end, timedelta(seconds=seconds), naps)
+        run_time = seconds(takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes, "takes")
+        steps += _walk(job, start, end, timedelta(seconds=run_time), naps)
     return sorted(steps)
 
 

@@ -15,7 +15,7 @@ from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
 
-from .._cron.expression import Expression, arguments, zone
+from .._cron.expression import Expression, arguments, seconds, zone
 from .._cron.expression import cron_trigger_arguments as cron_trigger_arguments
 from .._cron.grammar import SpecialDay, SpecialWeekday, split
 from .._cron.search import Calendar, day_mask, first_from, lowest, shape, weekday_mask
@@ -102,12 +102,10 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         jitter: float | None = None,
     ) -> None:
         self.expression = expression if isinstance(expression, CronExpression) else CronExpression(expression)
-        if jitter is not None and jitter < 0:
-            raise ConfigurationError(f"jitter: {jitter} seconds is negative; a firing can only be delayed", "jitter")
         self.timezone = zone(_zone_of(start_date, end_date) if timezone is None else timezone)
         self.start_date = _moment(start_date, self.timezone, "start_date")
         self.end_date = _moment(end_date, self.timezone, "end_date")
-        self.jitter = jitter
+        self.jitter = None if jitter is None else seconds(jitter, "jitter")
 
     @classmethod
     def from_crontab(cls, expr: str, timezone: str | tzinfo | None = None) -> SixFieldCronTrigger:

@@ -9,7 +9,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    NonNegativeFloat,
     PrivateAttr,
     ValidationError,
     ValidationInfo,
@@ -19,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .._errors import ConfigurationError, did_you_mean, raise_all
-from .._options import BackgroundJobOptions, JobDefaults, Loc, Zone, fold, mistakes
+from .._options import BackgroundJobOptions, JobDefaults, Loc, Seconds, Zone, fold, mistakes
 from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, read
 
 
@@ -100,7 +99,7 @@ class BackgroundJobsSettings(BaseSettings):
     application: str = Field(default="bgjobs", min_length=1)
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
     timezone: Zone = None
-    shutdown_timeout: NonNegativeFloat = 20.0
+    shutdown_timeout: Seconds = 20.0
     log_runs: bool = False
     jobstores: Tables = Field(default={}, repr=False)
     executors: Tables = Field(default={}, repr=False)
