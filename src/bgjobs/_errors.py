@@ -1,4 +1,4 @@
-"""Every error that bgjobs raises, in one tree; with suggestions for misspelled names, and without passwords.
+"""Every error that bgjobs raises, in one tree; names in any spelling, and suggestions; no passwords.
 
     BgjobsError
      ├─ CronFormatError      (ValueError)    a cron expression that cannot be parsed
@@ -16,10 +16,15 @@ message says what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
+
+T = TypeVar("T")
 
 
 class BgjobsError(Exception):
@@ -98,6 +103,58 @@ class ResolverError(_KeyedError, TypeError):
 
 class LifecycleError(BgjobsError, RuntimeError):
     """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def fold(name: str) -> str:
+    """Drop case and separators from a name, so that ``data-sync``, ``data_sync`` and ``DataSync`` are equal.
+
+    A separator between two digits stays: ``tenant-1-11`` and ``tenant-11-1`` are two names.
+    """
+    return re.sub(r"(?<!\d)_|_(?!\d)", "", re.sub(r"[\W_]+", "_", name.casefold()))
+
+
+class ByName(dict[str, T]):
+    """Values under names that users choose, which are found in any spelling."""
+
+    _spellings: dict[str, str]  # of each folded name
+
+    def __new__(cls, *_: object) -> Self:  # not `__init__`, which a copy or a pickle does without
+        self = super().__new__(cls)
+        self._spellings = {}
+        return self
+
+    def __init__(self, items: Mapping[str, T] | None = None) -> None:
+        for name, value in (items or {}).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: T) -> None:
+        super().__setitem__(name, value)
+        self._spellings[fold(name)] = name
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self._spellings.pop(fold(name), None)
+        return super().pop(name, *default)
+
+    def spelling(self, name: str) -> str | None:
+        """The name as it is spelled here; ``None`` where there is no such name."""
+        return self._spellings.get(fold(name))
+
+    def find(self, name: str) -> T | None:
+        """The value under a name in any spelling; ``None`` where there is none."""
+        return self.get(self._spellings.get(fold(name), name))
+
+
+def named(value: object) -> str:
+    """Return how an object is called in a message, without what it holds, which may be a password."""
+    if isinstance(value, functools.partial):
+        return f"a functools.partial of {named(value.func)}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        return value.__qualname__
+    return repr(value) if isinstance(value, str | int | float | None) else f"an object of type {type(value).__name__}"
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:

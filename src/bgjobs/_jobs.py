@@ -15,7 +15,7 @@ from ._errors import LifecycleError
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
-from ._registration import registered, registered_by_settings
+from ._registration import registered, registered_by_settings, settings_of
 from ._runs.status import Health, JobStatus
 from ._runs.threads import in_daemon_thread
 from ._signals import on_stop_signal
@@ -48,7 +48,7 @@ class BackgroundJobs:
         settings: _settings.BackgroundJobsSettings | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        self._settings = _settings.BackgroundJobsSettings() if settings is None else settings
+        self._settings = settings_of(settings)
         given = None if scheduler is None else SchedulerBridge(scheduler)
         if given is not None:
             self._settings.refuse_configuration()
@@ -108,15 +108,14 @@ class BackgroundJobs:
         Raises:
             CronFormatError: The cron expression cannot be parsed.
             NeverFiresError: No date can match it.
-            DuplicateJobError: The key is taken.
+            DuplicateJobError: The key is taken, in this spelling or another.
             InvalidJobError: The job cannot be run as one.
             ConfigurationError: An option is wrong or unknown.
         """
         values = {} if options is None else {name: getattr(options, name) for name in options.model_fields_set}
-        named = {"cron": cron, "trigger": trigger, "key": key, "kwargs": kwargs}
+        once = run_immediately or None  # left out, it is the default, over which a ready model wins
+        named = {"cron": cron, "trigger": trigger, "key": key, "kwargs": kwargs, "run_immediately": once}
         values |= {name: value for name, value in named.items() if value is not None} | more
-        if run_immediately:
-            values["run_immediately"] = True
         new = registered(
             job, values, on_exception=on_exception, settings=self._settings, timezone=self._lifecycle.timezone
         )
@@ -157,7 +156,7 @@ class BackgroundJobs:
         Raises:
             LifecycleError: An event loop is running here already; use ``async with jobs:`` there.
         """
-        _refuse_running_loop("run() starts an event loop of its own; use `async with jobs:` in one that is running")
+        refuse_running_loop("run() starts an event loop of its own; use `async with jobs:` in one that is running")
         kind = self._lifecycle.kind(otherwise=ASYNCIO)
         if kind == BLOCKING:
             self.warm_up()
@@ -249,7 +248,7 @@ class BackgroundJobs:
         if self._registry.is_inside_a_run():
             threading.Thread(target=self._lifecycle.close, name="bgjobs-close").start()
             return
-        _refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
+        refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
         self._lifecycle.close()
 
     async def aclose(self) -> None:
@@ -259,7 +258,7 @@ class BackgroundJobs:
             await closed
 
     def __enter__(self) -> Self:
-        _refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
+        refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
         if self._lifecycle.kind() == BLOCKING:
             raise LifecycleError(
                 "a BlockingScheduler blocks in warm_up(), which closes at the end; call that, not `with`"
@@ -291,7 +290,8 @@ class BackgroundJobs:
         return f"<BackgroundJobs {'warm' if self.is_warm else 'not warm'}, {len(self._registry.jobs)} jobs>"
 
 
-def _refuse_running_loop(message: str) -> None:
+def refuse_running_loop(message: str) -> None:
+    """Raise `LifecycleError` with this message where an event loop is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from inspect import cleandoc
 from typing import Annotated, Any, Self, TypedDict
 
@@ -37,12 +36,6 @@ Zone = Annotated[
 
 #: A time in seconds, finite and not absurdly long.
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
-
-
-@lru_cache(maxsize=4096)
-def fold(name: str) -> str:
-    """Drop case and separators from a name, so that ``data-sync``, ``data_sync`` and ``DataSync`` are equal."""
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def described(schema: dict[str, Any], model: type[BaseModel]) -> None:

@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from ._cron.expression import seconds
-from ._errors import LifecycleError
-from ._jobs import BackgroundJobs
+from ._jobs import BackgroundJobs, refuse_running_loop
 from ._lifecycle import Lifecycle
 from ._runs.calls import InThread, drive, in_task
 from ._runs.run import Run
@@ -73,17 +72,14 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
         InvalidJobError: The constructor needs arguments, and there is no resolver.
         LifecycleError: An event loop is running here; use `arun_job`.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        get_loop, registry = _lifecycle(jobs).loop, _lifecycle(jobs).registry
-        with _one_run(jobs, key) as run:
-            if run.target.is_coroutine:
-                wait_in_thread(registry.run_alone(run, in_task), get_loop())
-            else:
-                copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
-        return _result(run)
-    raise LifecycleError("run_job() would block the event loop that is running here; use `await arun_job(...)`")
+    refuse_running_loop("run_job() would block the event loop that is running here; use `await arun_job(...)`")
+    get_loop, registry = _lifecycle(jobs).loop, _lifecycle(jobs).registry
+    with _one_run(jobs, key) as run:
+        if run.target.is_coroutine:
+            wait_in_thread(registry.run_alone(run, in_task), get_loop())
+        else:
+            copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
+    return _result(run)
 
 
 async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:

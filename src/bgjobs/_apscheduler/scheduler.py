@@ -24,7 +24,7 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked
+from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked, named
 from .._runs import log
 from .._runs.schedule import RegisteredJob
 from .._runs.threads import waits
@@ -76,7 +76,7 @@ class SchedulerBridge:
         self.kind = next((kind for kind, cls in KINDS.items() if isinstance(scheduler, cls)), "")
         if not self.kind or GEVENT in {cls.__module__ for cls in type(scheduler).__mro__}:
             raise ConfigurationError(
-                f"{scheduler!r} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
+                f"{named(scheduler)} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
                 "BlockingScheduler of APScheduler 3; a program on another one can have a BackgroundScheduler beside it",
                 "scheduler",
             )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from .._errors import ByName
 from . import log, status
 from .schedule import SCHEDULED, STARTUP, RegisteredJob
 from .status import RunReport, Skipped
@@ -70,7 +71,7 @@ class Occurrences:
     """
 
     def __init__(self) -> None:
-        self.jobs: dict[str, RegisteredJob] = {}
+        self.jobs: ByName[RegisteredJob] = ByName()
         self.reports = Reports()
 
     def skip(

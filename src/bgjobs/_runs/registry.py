@@ -62,10 +62,10 @@ class Registry(Occurrences):
         Raises:
             DuplicateJobError: The key is taken.
         """
-        if job.key in self.jobs:
-            raise DuplicateJobError(
-                f"a job with the key {job.key!r} is registered already; set key to tell the two apart", job.key
-            )
+        if (taken := self.jobs.spelling(job.key)) is not None:
+            same = "" if taken == job.key else f", which is the same name as {job.key!r},"
+            message = f"a job with the key {taken!r}{same} is registered already; set key to tell the two apart"
+            raise DuplicateJobError(message, job.key)
         if (removed := self._removed.get(job.key)) is not None:
             job.lock, job.running = removed.lock, removed.running
         self.jobs[job.key] = job
@@ -84,12 +84,12 @@ class Registry(Occurrences):
         return former is not None
 
     def job(self, key: str) -> RegisteredJob:
-        """The job with this key.
+        """The job with this key, in any spelling.
 
         Raises:
             UnknownJobError: There is none.
         """
-        job = self.jobs.get(key)
+        job = self.jobs.find(key)
         if job is None:
             raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, list(self.jobs))}", key)
         return job

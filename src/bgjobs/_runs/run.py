@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .._errors import LifecycleError, ResolverError
+from .._errors import LifecycleError, ResolverError, named
 from .._job import TOKEN, ExceptionHandler, Resolver, Target
 from .._token import CancellationToken
 from . import log
@@ -206,7 +206,7 @@ class Run:
     async def _enter(self, scope: Any, calls: Calls) -> None:
         if not (hasattr(scope, "__enter__") or hasattr(scope, "__aenter__")):
             raise ResolverError(
-                f"the resolver returned {scope!r}, which is no context manager; decorate it with "
+                f"the resolver returned {named(scope)}, which is no context manager; decorate it with "
                 "contextlib.contextmanager or contextlib.asynccontextmanager"
             )
         self._instance, self._leave = await calls.enter(scope)

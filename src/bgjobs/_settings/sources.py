@@ -29,8 +29,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from .._errors import ConfigurationError
-from .._options import Loc, fold
+from .._errors import ConfigurationError, fold
+from .._options import Loc
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
