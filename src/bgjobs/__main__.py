@@ -8,15 +8,18 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 
 from loguru import logger
 
 from ._check import as_text, preview, row_of
+from ._cron.explain import shown
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._jobs import BackgroundJobs
@@ -31,28 +34,61 @@ from ._signals import on_stop_signal
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
 
+#: How many fire times can be listed.
+MOST = 1_000_000
+
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
+TRUST = """\
+bgjobs run and bgjobs check execute code: they import the modules that --app and the settings name, also from the
+current directory, read the file .env there, and call the function that --app names. Whoever can write these, or a job
+store, can run code as you."""
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    with _output():
+        arguments = _parser().parse_args(argv)
+        try:
+            return arguments.command(arguments) or 0
+        except BgjobsError as exc:
+            if getattr(arguments, "format", "text") == "json":
+                _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
+            with suppress(OSError):  # nobody reads it
+                print(f"bgjobs: error: {exc}", file=sys.stderr)
+            return MISTAKE
+
+
+@contextmanager
+def _output() -> Generator[None]:
+    """Make stdout and stderr such that whatever is printed harms nobody: closed ones, pipes without reader, ASCII."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: else the next file that is opened would become it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        status: int | None = arguments.command(arguments)
-    except BgjobsError as exc:
-        if getattr(arguments, "format", "text") == "json":
-            _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
-        print(f"bgjobs: error: {exc}", file=sys.stderr)
-        return MISTAKE
-    except BrokenPipeError:  # the reader of the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status or 0
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # the interpreter would try again, complain, and end with another status
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough
+        pass
+    except OSError as exc:
+        raise LifecycleError(f"the output cannot be written: {exc.strerror}") from exc
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    _print(json.dumps(value, indent=2))
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -68,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
     source.add_argument("--app", metavar="MODULE:NAME", help=app)
 
-    run = commands.add_parser("run", parents=[source], help="run the jobs until Ctrl-C or SIGTERM, then let them end")
+    does = "run the jobs until Ctrl-C or SIGTERM, then let them end"
+    run = commands.add_parser("run", parents=[source], help=does, epilog=TRUST)
     run.add_argument("--once", metavar="KEY", help="run one job, now, and exit with 0 if it succeeds, else with 1")
     level = "lowest level (default: INFO)"
     run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=str.upper, choices=LEVELS, help=level)
@@ -80,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         parents=[source],
         help="show the jobs, where each value came from, and the next runs",
         description="Show the jobs as code, settings file and environment define them together, where each value came "
-        "from, the next runs, and the days on which a clock change moves or repeats a run. Runs nothing.",
+        "from, the next runs, and the days on which a clock change moves or repeats a run. It starts no job and no "
+        "scheduler.",
+        epilog=TRUST,
     )
     check.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     check.set_defaults(command=_check)
@@ -98,8 +137,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not (text.isdecimal() and len(text) <= len(str(MOST)) and 0 < int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to {MOST}")
     return int(text)
 
 
@@ -107,7 +146,9 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00") from None
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00"
+        ) from None
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -169,7 +210,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         _print_json({"jobs": [asdict(row) for row in found]})
     else:
-        print(as_text(found))
+        _print(as_text(found))
 
 
 def _next(arguments: argparse.Namespace) -> None:
@@ -177,7 +218,7 @@ def _next(arguments: argparse.Namespace) -> None:
     after = arguments.after or datetime.now(UTC)
     if after.tzinfo is None:
         after = after.replace(tzinfo=where)
-    print(*preview(arguments.cron, where, after, arguments.count), sep="\n")
+    _print("\n".join(preview(arguments.cron, where, after, arguments.count)))
 
 
 # -- the jobs --------------------------------------------------------------------------------------------------------
@@ -185,9 +226,10 @@ def _next(arguments: argparse.Namespace) -> None:
 
 def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
     """Return the jobs of an application, or of the settings alone; modules of the current directory are found, too."""
-    here = str(Path.cwd())
-    if not {"", here} & {*sys.path}:
-        sys.path.insert(0, here)
+    with suppress(OSError):  # the current directory was deleted, and holds no modules
+        here = str(Path.cwd())
+        if not {"", here} & {*sys.path}:
+            sys.path.insert(0, here)
     if arguments.config is not None:
         os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
     settings = BackgroundJobsSettings() if arguments.app is None else BackgroundJobsSettings(app=arguments.app)

@@ -217,6 +217,6 @@ def _or_json(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, RecursionError):
             value = json.loads(value)
         return validate(value)
