@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -188,7 +189,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
         if run.target.is_coroutine:
             asyncio.run(registry.run_alone(run, in_task))
         else:
-            drive(registry.run_alone(run, InThread(lifecycle.loop)))
+            copy_context().run(drive, registry.run_alone(run, InThread(lifecycle.loop)))
     if run.error is not None:  # without a scheduler nothing else logs the traceback
         logger.bind(job=key, run_id=run.run_id).opt(exception=run.error).error(f"job {key!r} ends with status 1")
     return 0 if run.outcome == SUCCEEDED else FAILED

@@ -60,7 +60,7 @@ class Rows:
         Raises:
             DuplicateJobError: Another facade has a job with this key on this scheduler.
         """
-        with self._scheduler._jobstores_lock:  # which each step takes, too: no other change comes between them
+        with self._scheduler._jobstores_lock:  # APScheduler takes it, too: no other change comes between
             if self._registry.jobs.get(job.key) is job:  # else it was removed meanwhile
                 self._add_whole(job)
 

@@ -103,10 +103,13 @@ class Occurrences:
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
-        job = self.jobs.get(key)
+        job, kind = self.jobs.get(key), SCHEDULED
+        if job is None:  # a one-shot, whose kind is at the end of its id
+            key, _, kind = key.rpartition(":")
+            job = self.jobs.get(key)
         if job is None or job.schedule is None:
             return
-        if job.schedule.was_submitted(scheduled_at):
+        if kind != SCHEDULED or job.schedule.was_submitted(scheduled_at):
             self.repeated(key, scheduled_at)
         else:
             self.tick(job, scheduled_at)
