@@ -129,6 +129,10 @@ class TestStreams:
         assert "caf\\xe9-\\u65e5  @daily" in bgjobs("check", "--config", "shop.json", **ascii_only).stdout
         found = bgjobs("check", "--config", "shop.json", "--format", "json", **ascii_only)
         assert json.loads(found.stdout)["jobs"][0]["key"] == KEY
+        logged = bgjobs(
+            "run", "--config", "shop.json", "--once", KEY, "--log-json", LC_ALL="C", PYTHONIOENCODING="ascii"
+        )
+        assert json.loads(logged.stderr)["job"] == KEY
         refused = bgjobs("run", "--config", "shop.json", "--once", "\u65e5", **ascii_only)
         assert refused.returncode == 2
         assert "no job has the key" in refused.stderr
@@ -262,6 +266,25 @@ class TestFiles:
         Path("a.yaml").write_text(text, encoding="utf-8")
         found = json.loads(bgjobs("check", "--config", "a.yaml", "--format", "json").stdout)["jobs"]
         assert {job["key"]: job["cron"] for job in found} == {"a": "@daily", "b": "@hourly", "c": "@daily"}
+
+
+def test_any_spelling_of_a_key() -> None:
+    """As in the settings."""
+    assert bgjobs("run", "--config", "shop.json", "--once", KEY.upper().replace("-", "_")).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_help_says_what_is_executed(command: str) -> None:
+    """Who checks somebody else's settings must know that it imports what they name."""
+    said = " ".join(bgjobs(command, "--help").stdout.split())
+    assert "bgjobs run and bgjobs check execute code: they import the modules that --app and the settings name" in said
+
+
+def test_check_calls_what_the_environment_file_names() -> None:
+    """An .env of the current directory can name the application, as the help says."""
+    Path(".env").write_text("BGJOBS__APP=shop:make\n", encoding="utf-8")
+    Path("shop.py").write_text("def make():\n    raise SystemExit('called')\n", encoding="utf-8")
+    assert "called" in bgjobs("check").stderr
 
 
 class TestVariables:

@@ -14,6 +14,7 @@ import logging
 import sys
 import traceback
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
@@ -112,7 +113,8 @@ class _Sink:
     """Writes records to a stream, for loguru, which asks whether it is a terminal and gives the coloured head."""
 
     def __init__(self, stream: TextIO, *, json: bool) -> None:
-        self._as_line = _as_json if json else _as_text
+        knows_all = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+        self._as_line = partial(_as_json, ensure_ascii=not knows_all) if json else _as_text
         self._stream = stream
         self.isatty = stream.isatty
         self.flush = stream.flush
@@ -130,7 +132,7 @@ def _as_text(message: Message) -> str:
     return f"{message}{indented(record['message'])}{run}{below}"
 
 
-def _as_json(message: Message) -> str:
+def _as_json(message: Message, *, ensure_ascii: bool) -> str:
     """Return a record as one flat line of JSON; values that JSON does not know become text.
 
     The record's own fields stay; what is bound under the name of one of them is found under ``extra.<name>``.
@@ -146,7 +148,7 @@ def _as_json(message: Message) -> str:
     extra = {f"extra.{name}" if name in own else name: value for name, value in record["extra"].items()}
     if not own["exception"]:
         del own["exception"]
-    return printable(_json.dumps({**own, **extra}, default=str, ensure_ascii=False))
+    return printable(_json.dumps({**own, **extra}, default=str, ensure_ascii=ensure_ascii))
 
 
 def _traceback(exception: Any) -> str:
