@@ -20,9 +20,8 @@ import functools
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 T = TypeVar("T")
 
@@ -189,24 +188,54 @@ def raise_all(mistakes: Sequence[str | BgjobsError], what: str) -> None:
         raise error
 
 
-#: What may be shown of a configuration: the kind of a job store or executor.
-SHOWN = ("type", "class")
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+#: Options of job stores and executors whose values are ordinary words: what it is, and where its data are.
+_WORDS = {"type", "class", "host", "database", "db", "collection", "tablename", "tableschema", "table"}
+_WORDS |= {"path", "jobs_key", "run_times_key"}
+#: What the name of an option with a password looks like; its value may be a number.
+_PASSWORD = re.compile(r"pass|pwd|secret|token|credential|auth|user|key", re.IGNORECASE)
+_IN_URL = re.compile(r"//[^:/?#@]*:(.*)@", re.DOTALL)  # to the last @, since people forget to quote theirs
+_IN_QUERY = re.compile(r"[?&;]([^=&;]*)=([^&;]*)")
 
 
-def masked(text: str, configuration: Any) -> str:
-    """Replace in a text all values of a configuration, each of which may be or hold a password."""
-    for secret in sorted(_secrets(configuration), key=len, reverse=True):
-        text = text.replace(secret, "***")
+def is_password(option: str) -> bool:
+    """Whether an option is likely to hold a password, or what belongs to one, by its name."""
+    return _PASSWORD.search(option) is not None
+
+
+def masked(text: str, configuration: Mapping[str, Any]) -> str:
+    """Replace in a text what a configuration says and only its owner should know, and no ordinary words.
+
+    A value of letters or digits alone is replaced where it is a whole word, and one of less than four characters only
+    where it stands as a value does, as in ``'abc'`` or ``password=abc``.
+    """
+    secrets = {form for secret in _secrets(configuration) for form in (secret, unquote(secret), repr(secret)[1:-1])}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = re.sub(_where(secret), "***", text)
     return text
 
 
-def _secrets(value: Any) -> Iterator[str]:
+def _where(secret: str) -> str:
+    """The pattern of a secret."""
+    pattern = re.escape(secret)
+    if len(secret) < 4:
+        return rf"(?<=['\"=:]){pattern}(?=['\"@&;,)\s]|$)"
+    return rf"\b{pattern}\b" if secret.isalpha() or secret.isdigit() else pattern
+
+
+def _secrets(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if name not in SHOWN:
-                yield from _secrets(inner)
+        for inner_name, inner in value.items():
+            yield from _secrets(inner, str(inner_name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets(inner, name)
     elif isinstance(value, str) and value:
-        yield value
-        with suppress(ValueError):  # it looks like a URL but is none
-            if password := urlsplit(value).password:
-                yield from (password, unquote(password))
+        if name not in _WORDS:
+            yield value
+        for password in _IN_URL.findall(value):
+            yield from filter(None, (password, *re.split("[@:/?#]", password)))  # as a driver may cut it
+        yield from (given for option, given in _IN_QUERY.findall(value) if given and is_password(option))
+    elif isinstance(value, int | float) and not isinstance(value, bool) and is_password(name):
+        yield str(value)

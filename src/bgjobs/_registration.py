@@ -94,7 +94,7 @@ def registered(
     key = values.get("key", target.name)
     if key is None:
         raise InvalidJobError("a lambda has no name; set key")
-    where = f"job {key!r}"
+    where = f"job {named(key)}"
     target.check_types(values.get("kwargs"), key)
     options = build(_merged(target, {**values, "key": key}, settings), where)
     target.check_kwargs(options.kwargs, key)

@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from .._errors import ConfigurationError, fold
+from .._errors import ConfigurationError, fold, is_password
 from .._options import Loc
 from .files import bounded, load, text_of
 
@@ -142,7 +142,7 @@ def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[s
         # The variable of this value, or the one with the JSON that it stands in.
         names = (PREFIX + "__".join(loc[:end]).upper() for end in range(len(loc), 0, -1))
         place = next(ours[name][1] for name in names if name in ours)
-        values.append(Value(loc, place, _scalar(value) if loc[0] in ("jobstores", "executors") else value))
+        values.append(Value(loc, place, _scalar(value, loc) if loc[0] in ("jobstores", "executors") else value))
     for name, (text, place) in ours.items():  # pydantic-settings reads no others; the model is to refuse them
         setting = name.removeprefix(PREFIX).split("__", 1)[0].lower()
         if setting not in settings_cls.model_fields:
@@ -150,13 +150,21 @@ def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[s
     return values
 
 
+#: Numbers of many more digits cannot be meant.
+_SCALAR = re.compile(r"true|false|-?(0|[1-9][0-9]{0,18})")
+
+
 def _is_ours(name: str) -> bool:
     return name.upper().startswith(PREFIX)
 
 
-def _scalar(value: Any) -> Any:
-    """A whole number or truth value in a text: APScheduler's own options have no annotations that would convert it."""
-    return json.loads(value) if re.fullmatch(r"true|false|-?(0|[1-9][0-9]{0,18})", str(value)) else value
+def _scalar(value: Any, loc: Loc) -> Any:
+    """A whole number or truth value in a text: APScheduler's own options have no annotations that would convert it.
+
+    A password stays a text, which its driver wants.
+    """
+    is_text = not isinstance(value, str) or is_password(loc[-1])
+    return json.loads(value) if not is_text and re.fullmatch(_SCALAR, value) else value
 
 
 def _env_file(settings_cls: type[BaseSettings], path: Path) -> list[Value]:
