@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, EmailStr, Field
 
 from bgjobs import (
     BackgroundJobs,
@@ -266,6 +266,7 @@ class TestArguments:
             (Server, Fake()),
             (int, Fake()),
             (Closable, "any"),
+            (EmailStr, "any@example.com"),
             (Table, {"host": "a"}),
             (T, "any"),
             (Any, {"a": 1}),

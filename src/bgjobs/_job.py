@@ -246,6 +246,8 @@ def _is_wrong(value: object, hint: Any) -> bool:
     if origin is Literal:
         return value not in get_args(hint)
     needed = origin or (type(None) if hint is None else hint)
+    if hasattr(needed, "__get_pydantic_core_schema__") and not hasattr(needed, "model_fields"):
+        return False  # only pydantic knows what it stands for: a value of EmailStr is a str
     alike = next((types for types in _ALIKE if isinstance(value, types)), None)
     return alike is not None and not isinstance(value, needed) and not issubclass(needed, alike)
 
