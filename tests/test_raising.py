@@ -135,10 +135,10 @@ def test_a_sync_scope_with_an_async_end_is_closed(kind: str, colour: str) -> Non
             return end()
 
     job = job_class(colour, lambda *_: None)
-    with stage(
-        kind,
-        lambda jobs: jobs.add_background_job(job, key="k", trigger=often()),
-        resolver=lambda t: AsyncEnd(t(), print),
-    ) as jobs:
+
+    def resolver(job_type: type[Any]) -> Any:
+        return AsyncEnd(job_type(), closed)
+
+    with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), resolver=resolver) as jobs:
         assert closed.wait(2)[:2] == [None, None]
         until(lambda: counts(jobs, "k")["succeeded"] >= 2)
