@@ -3,13 +3,12 @@
     warm_up   check every job -> engage (listen, stand in for the executors) -> add the rows -> start the scheduler
     close     admit no more runs -> hold the schedule back -> drain -> take back what waits for a thread -> release
 
-What is still warm when the interpreter exits is closed then.
+What is still warm when the interpreter exits is closed then, and a forked child is cold (see `_exit`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins all workers, must come after ours
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
+from . import _exit
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
@@ -32,8 +32,9 @@ from ._signals import on_stop_signal
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
 
-#: The facades that are to be closed at the exit of the interpreter.
-_warm: set[Lifecycle] = set()
+#: What `health` says of jobs that are not warm.
+COLD = "the jobs are not warmed up"
+FORKED = "this process was forked from one in which the jobs are warm; here they are not"
 
 
 class Lifecycle:
@@ -50,18 +51,36 @@ class Lifecycle:
     def __init__(self, given: SchedulerBridge | None, settings: BackgroundJobsSettings) -> None:
         self.given = given
         self.registry = Registry(log_runs=settings.log_runs)
+        self._settings = settings
+        self._cold = COLD
+        self._begin()
+        self.timezone = self._default_timezone()
+        _exit.facades.add(self)
+        if given is not None and not given.running:
+            given.warn_when_started(self._warn_if_cold)
+
+    def _begin(self) -> None:
+        """What belongs to one process, and has threads, loops or locks."""
         self.rows: Rows | None = None
         self.stopped = threading.Event()
-        self._settings = settings
         self._loops = LoopThread()
         self._lock = threading.Lock()  # held while warming up and while closing
         self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
         self._owners: Owners | None = None  # while warm
-        self.timezone = self._default_timezone()
-        if given is not None and not given.running:
-            given.warn_when_started(self._warn_if_cold)
+
+    def forked(self) -> None:
+        """Turn cold in a forked child, without a touch to what the parent runs."""
+        _exit.kept.append((self._bridge, self._loops))
+        self._cold = FORKED if self._bridge else self._cold
+        for parents in (self.rows, self._owners):
+            if parents is not None:
+                parents.release()
+        if self.given is not None:
+            self.given.forked()
+        self._begin()
+        self.registry.forked()
 
     @property
     def is_warm(self) -> bool:
@@ -118,7 +137,7 @@ class Lifecycle:
         """See `BackgroundJobs.health`."""
         bridge, rows = self._bridge, self.rows
         if bridge is None:
-            problems = ["the jobs are not warmed up"]
+            problems = [self._cold]
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
@@ -159,7 +178,7 @@ class Lifecycle:
             errored=errored,
             overlapped=lambda row_id, scheduled_at: self.registry.overlapped(rows.key_of(row_id), scheduled_at),
         )
-        _warm.add(self)
+        _exit.warm.add(self)
         return owners, rows
 
     def _start(self, bridge: SchedulerBridge, jobs: list[RegisteredJob], warmed: Callable[[], None]) -> None:
@@ -231,8 +250,8 @@ class Lifecycle:
                 stack.callback(step)
 
     def _forget(self) -> None:
-        _warm.discard(self)
-        self._bridge = None
+        _exit.warm.discard(self)
+        self._bridge, self._cold = None, COLD
         self.stopped.set()
 
     # -- checks --------------------------------------------------------------------------------------------------
@@ -275,16 +294,3 @@ class Lifecycle:
                 f"the scheduler was started, but its {len(self.registry.jobs)} background jobs run only after "
                 "jobs.warm_up()"
             )
-
-
-def _close_all() -> None:
-    """Close what is warm at the exit.
-
-    Before `concurrent.futures` joins its workers, which would wait for jobs that nobody has asked to end: `atexit`
-    comes too late for that. A script in the tests pins this function of `threading`, which is not public.
-    """
-    for lifecycle in list(_warm):
-        lifecycle.close()
-
-
-threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001

@@ -89,5 +89,10 @@ class CancellationToken:
             with self._lock:
                 self._wakers = tuple(waker for waker in self._wakers if waker is not wake)
 
+    @classmethod
+    def forked(cls) -> None:
+        """Renew the lock in a forked child, since another thread of the parent may have held it."""
+        cls._lock = threading.Lock()
+
     def __repr__(self) -> str:
         return f"<CancellationToken {'cancellation requested' if self._requested else 'not requested'}>"

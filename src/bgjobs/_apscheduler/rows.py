@@ -182,6 +182,10 @@ class Rows:
         for alias in in_memory:
             removed = [row for row in self._rows(alias) if self._is_removed(row, alias)]
             self._skip([row for row in removed if row.args[2] != SCHEDULED], CLOSING, "the jobs are being closed")
+        self.release()
+
+    def release(self) -> None:
+        """Leave the keys to other facades."""
         for row_id in list(self._ours):
             self._forget(row_id)
 

@@ -81,6 +81,7 @@ class SchedulerBridge:
                 "scheduler",
             )
         self.started_here = False
+        self._is_of_parent = False
         self._listener: Callable[[Any], None] | None = None
         self._warner: Callable[[Any], None] | None = None
         self._steady: _Steady | None = None
@@ -109,8 +110,13 @@ class SchedulerBridge:
         """Find the event loop of an asyncio scheduler: its own, or the one that is running here.
 
         Raises:
-            LifecycleError: There is neither.
+            LifecycleError: There is neither, or the scheduler was started before a fork.
         """
+        if self._is_of_parent:
+            raise LifecycleError(
+                "the scheduler was started in the process that this one was forked from, and its thread or event loop "
+                "is there: give BackgroundJobs a new scheduler in this process"
+            )
         self.loop = None
         if self.kind != ASYNCIO:
             return
@@ -144,6 +150,10 @@ class SchedulerBridge:
                 "inside the job)",
                 "executor",
             )
+
+    def forked(self) -> None:
+        """Note in a forked child that a scheduler that is running runs in the parent."""
+        self._is_of_parent |= self.running
 
     def warn_when_started(self, warn: Callable[[], None]) -> None:
         """Call `warn` when the owner of the scheduler starts it."""

@@ -221,6 +221,12 @@ class Registry(Occurrences):
         for job in list(self.jobs.values()):
             job.one_shots.pop(STARTUP, None)
 
+    def forked(self) -> None:
+        """Forget the parent's runs in a forked child; another thread may have held any lock at that moment."""
+        self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
+        for job in self.jobs.values():
+            job.lock, job.running = threading.Lock(), []
+
     def shut(self) -> None:
         """Admit no more runs, and ask those in progress to end."""
         self._closing = True
