@@ -61,3 +61,9 @@ class _Clock:
 
 
 _clock = _Clock()
+
+
+def forked() -> None:
+    """Forget the alarms of the parent in a forked child, to which its thread did not come along."""
+    global _clock
+    _clock = _Clock()

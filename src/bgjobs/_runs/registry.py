@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from .._errors import DuplicateJobError, UnknownJobError, did_you_mean
 from .._job import Resolver
-from . import log, status
+from . import alarm, log, status
 from .calls import Calls, in_task
 from .occurrences import Occurrences
 from .run import Run, enter, here
@@ -224,6 +224,7 @@ class Registry(Occurrences):
     def forked(self) -> None:
         """Forget the parent's runs in a forked child; another thread may have held any lock at that moment."""
         self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
+        alarm.forked()
         for job in self.jobs.values():
             job.lock, job.running = threading.Lock(), []
 
