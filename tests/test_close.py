@@ -502,7 +502,7 @@ class TestJobStores:
 
     def test_a_job_store_that_hangs_does_not_hold_it_up(self, records: Any, waits: Any) -> None:
         """Running jobs are asked to end, and the close comes back, while the scheduler is stuck in its store."""
-        waits.scheduler = 0.1
+        waits.close = 0.2
         stuck, release, asked = threading.Event(), threading.Event(), Waiter()
 
         class Hanging(MemoryJobStore):  # type: ignore[misc]

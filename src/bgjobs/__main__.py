@@ -23,11 +23,13 @@ from ._check import as_text, preview, row_of
 from ._cron.explain import shown
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
+from ._exit import end
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._registration import load
 from ._runs.calls import InThread, drive, in_task
 from ._runs.status import SUCCEEDED
+from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
@@ -170,7 +172,6 @@ def _run(arguments: argparse.Namespace) -> int:
         logger.opt(exception=exc).debug("the jobs could not be run")
         why = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
         raise LifecycleError(f"the jobs could not be run: {why}") from exc
-    _leave_hung_threads(jobs)
     return 0
 
 
@@ -178,14 +179,15 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     """Run one job outside any scheduler; Ctrl-C and SIGTERM request its cancellation."""
 
     def drain() -> None:
-        jobs._lifecycle.registry.drain(jobs._settings.shutdown_timeout)
-        _leave_hung_threads(jobs)
+        registry.drain(timeout)
+        if registry.abandoned:
+            end(f"job {key!r} did not end")
 
-    lifecycle, registry = jobs._lifecycle, jobs._lifecycle.registry
+    lifecycle, registry, timeout = jobs._lifecycle, jobs._lifecycle.registry, jobs._settings.shutdown_timeout
     job = registry.job(key)
     lifecycle.check_instance(job)
     run = registry.new_run(job, registry.new_run_id(), datetime.now(UTC))
-    with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start()):
+    with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start(), timeout + waits.exit):
         if run.target.is_coroutine:
             asyncio.run(registry.run_alone(run, in_task))
         else:
@@ -193,14 +195,6 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     if run.error is not None:  # without a scheduler nothing else logs the traceback
         logger.bind(job=key, run_id=run.run_id).opt(exception=run.error).error(f"job {key!r} ends with status 1")
     return 0 if run.outcome == SUCCEEDED else FAILED
-
-
-def _leave_hung_threads(jobs: BackgroundJobs) -> None:
-    """End the process at once if runs were abandoned, since the interpreter would wait for their threads."""
-    if jobs._lifecycle.registry.abandoned:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(FAILED)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Self, TypeVar, Unpack
 
 from . import _settings  # its model is imported when it is first asked for
 from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
 from ._errors import LifecycleError
+from ._exit import run_in_loop
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import registered, registered_by_settings, settings_of
 from ._runs.status import Health, JobStatus
 from ._runs.threads import in_daemon_thread
-from ._signals import on_stop_signal
 
 J = TypeVar("J", bound=Job)
 
@@ -151,7 +149,8 @@ class BackgroundJobs:
     def run(self) -> None:
         """The whole of a plain script: warm up, run until Ctrl-C or SIGTERM (or a close), and close.
 
-        Without a scheduler it runs on asyncio, unless the settings name another kind.
+        On asyncio, unless there is a scheduler or the settings name another kind. Where something hangs, the process
+        ends with status 1, ``shutdown_timeout`` and five seconds after the signal at the latest.
 
         Raises:
             LifecycleError: An event loop is running here already; use ``async with jobs:`` there.
@@ -161,19 +160,19 @@ class BackgroundJobs:
         if kind == BLOCKING:
             self.warm_up()
             return
-        self._lifecycle.stopped.clear()
-        with on_stop_signal(self._lifecycle.stopped.set):
+        stopping = self._lifecycle.stopping
+        stopping.requested.clear()
+        with stopping.serving():
             if kind == ASYNCIO:
-                asyncio.run(self._serve())
-            else:
-                with self:
-                    self._lifecycle.stopped.wait()
+                run_in_loop(self._serve(), lambda: self._registry.abandoned)
+                return
+            with closing(self._lifecycle):
+                self.warm_up()
+                stopping.requested.wait()
 
     async def _serve(self) -> None:
         async with self:
-            await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopped.wait))
-        if self._registry.abandoned:  # a fresh executor has no hung thread that the end of the loop would wait for
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopping.requested.wait))
 
     def run_now(self, key: str) -> str:
         """Run a job once more as soon as its executor can, even a paused one or one that is switched off.
@@ -240,13 +239,13 @@ class BackgroundJobs:
         """Stop starting runs, ask running ones to finish, wait for them; then stop the scheduler if bgjobs started it.
 
         Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; then coroutines are cancelled, and threads are
-        named in a warning. From inside a job, closing is only requested. Cold jobs are left alone.
+        named in a warning. From inside a job, or a signal handler, closing is only requested. Cold jobs are left alone.
 
         Raises:
             LifecycleError: An event loop is running here, which this would block; use `aclose`.
         """
-        if self._registry.is_inside_a_run():
-            threading.Thread(target=self._lifecycle.close, name="bgjobs-close").start()
+        if self._registry.is_inside_a_run() or self._lifecycle.stopping.is_serving_here:
+            self._lifecycle.stopping.request()
             return
         refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
         self._lifecycle.close()

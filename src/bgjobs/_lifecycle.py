@@ -27,7 +27,7 @@ from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
 from ._runs.status import Health
 from ._runs.threads import LoopThread, waits, within
-from ._signals import on_stop_signal
+from ._signals import Stopping
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
@@ -45,7 +45,7 @@ class Lifecycle:
         given: The scheduler of the user; ``None`` to make one at warm-up.
         rows: The jobs in the scheduler's job stores; ``None`` while the jobs are not warm, or are being closed.
         timezone: The zone of jobs that name none.
-        stopped: Set while the jobs are not warm, and when somebody asks `run` to stop.
+        stopping: How the jobs are asked to close.
     """
 
     def __init__(self, given: SchedulerBridge | None, settings: BackgroundJobsSettings) -> None:
@@ -62,9 +62,8 @@ class Lifecycle:
     def _begin(self) -> None:
         """What belongs to one process, and has threads, loops or locks."""
         self.rows: Rows | None = None
-        self.stopped = threading.Event()
+        self.stopping = Stopping(self.close, self._settings.shutdown_timeout + waits.exit)
         self._loops = LoopThread()
-        self._lock = threading.Lock()  # held while warming up and while closing
         self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
@@ -148,10 +147,9 @@ class Lifecycle:
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
-        if not self._lock.acquire(blocking=False):
-            raise LifecycleError("the jobs are being warmed up or closed by another thread; wait for that to end")
         with ExitStack() as warming:
-            warming.callback(self._lock.release)
+            if not warming.enter_context(self.stopping.turn(wait=False)):
+                raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
             if self._bridge is not None:
                 raise LifecycleError("the jobs are already warmed up; close them before calling warm_up() again")
             bridge = self.given or self._made()
@@ -164,7 +162,7 @@ class Lifecycle:
                 self._start(bridge, jobs, warming.close)
             except BaseException:
                 if not self._is_started:
-                    self._release(bridge, owners, rows)
+                    self._release(bridge, owners, rows, time.monotonic() + waits.close)
                 raise
 
     def _engage(self, bridge: SchedulerBridge) -> tuple[Owners, Rows]:
@@ -198,7 +196,7 @@ class Lifecycle:
         if bridge.kind != BLOCKING or bridge.running:
             bridge.start(started)
             return
-        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
+        with self.stopping.serving():
             bridge.start(started)
             self.close()
 
@@ -217,7 +215,10 @@ class Lifecycle:
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
-        with self._lock:
+        with self.stopping.turn(wait=True) as is_ours:
+            if not is_ours:  # a signal handler has interrupted this thread in a warm-up or a close
+                self.stopping.request()
+                return
             bridge, owners, rows = self._bridge, self._owners, self.rows
             if bridge is None or owners is None or rows is None:
                 return
@@ -231,28 +232,23 @@ class Lifecycle:
                 owners.take_all_back()
                 self.registry.drain(max(0.0, deadline - time.monotonic()))
             finally:
-                self._release(bridge, owners, rows)
+                self._release(bridge, owners, rows, deadline + waits.close)
 
-    def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows) -> None:
-        """Give everything back, whatever one of the steps raises."""
+    def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows, deadline: float) -> None:
+        """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
         self.rows = None
-        steps: list[Callable[[], object]] = [
-            lambda: within(waits.scheduler, rows.clear),
-            lambda: within(waits.scheduler, bridge.stop),
-            bridge.unlisten,
-            owners.take_all_back,
-            owners.release,
-            self._loops.stop,
-            self._forget,
-        ]
+        steps = [rows.clear, bridge.stop, bridge.unlisten, owners.take_all_back, owners.release, self._loops.stop]
         with ExitStack() as stack:
-            for step in reversed(steps):
-                stack.callback(step)
+            stack.callback(self._forget)
+            for step in reversed(steps):  # after one that hangs, the others get a moment each
+                stack.callback(lambda step: within(max(0.05, deadline - time.monotonic()), step), step)
 
     def _forget(self) -> None:
         _exit.warm.discard(self)
+        if self.stopping.is_serving:
+            _exit.abandoned.extend(self.registry.abandoned)
         self._bridge, self._cold = None, COLD
-        self.stopped.set()
+        self.stopping.requested.set()
 
     # -- checks --------------------------------------------------------------------------------------------------
 

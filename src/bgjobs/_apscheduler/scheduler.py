@@ -278,7 +278,7 @@ class SchedulerBridge:
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
             self.scheduler.shutdown(wait=False)
-            down.wait(waits.loop)
+            down.wait(waits.close)
             self.scheduler.remove_listener(shut)
         else:  # the loop ended first: nobody is left to do it there
             with suppress(RuntimeError):  # nothing can be cancelled there any more

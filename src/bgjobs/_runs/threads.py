@@ -19,8 +19,9 @@ class Waits:
     Attributes:
         report: For an event loop to start dispatching the event of a run that a thread owns.
         cancelled: For coroutines to end that were cancelled when the jobs are closed.
-        loop: For an event loop of ours to end what is left in it.
-        scheduler: For a scheduler to shut down.
+        close: For everything that a close does after the ``shutdown_timeout``, the former included.
+        exit: For `run` to come back after the ``shutdown_timeout``; then the process ends.
+        last: For the process to end, then: five seconds after the ``shutdown_timeout``.
         echo: A second signal within this time counts as the same one.
         handler: For an ``on_exception`` to end, where its job has no timeout.
         overdue: For a job to start that is due, before `Health` calls that a problem.
@@ -28,9 +29,10 @@ class Waits:
     """
 
     report = 5.0
-    cancelled = 5.0
-    loop = 5.0
-    scheduler = 10.0
+    cancelled = 3.0
+    close = 4.0
+    exit = 4.5
+    last = 0.5
     echo = 0.5
     handler = 60.0
     overdue = 10.0
@@ -110,7 +112,7 @@ class LoopThread:
         with suppress(RuntimeError, OSError):  # it is closed already, or was never made
             running = loop.result()
             running.call_soon_threadsafe(running.stop)
-        thread.join(waits.loop)
+        thread.join(waits.close)
 
     @staticmethod
     def _run(made: futures.Future[asyncio.AbstractEventLoop]) -> None:
