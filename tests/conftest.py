@@ -11,6 +11,7 @@ import pytest
 from loguru import logger
 
 from bgjobs._runs.threads import waits as times  # no public name: users have `shutdown_timeout` alone
+from servers import database, postgresql_server
 from stage import KINDS, Records
 
 
@@ -69,3 +70,17 @@ def _apscheduler_records() -> Generator[list[logging.LogRecord]]:
     yield records
     log.removeHandler(handler)
     log.setLevel(level)
+
+
+@pytest.fixture(name="postgresql_server", scope="session")
+def _postgresql_server() -> Generator[str]:
+    """The URL of a PostgreSQL server."""
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(name="postgresql")
+def _postgresql(postgresql_server: str) -> Generator[str]:
+    """The URL of an empty PostgreSQL database, for SQLAlchemy."""
+    with database(postgresql_server) as url:
+        yield url
