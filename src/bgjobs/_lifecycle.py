@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
+from ._apscheduler.stored import share
 from ._cron.expression import zone
 from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log
@@ -59,6 +60,8 @@ class Lifecycle:
         self._bridge: SchedulerBridge | None = None  # while warm
         self._owners: Owners | None = None  # while warm
         self.timezone = self._default_timezone()
+        if given is not None:
+            share(given.scheduler, self.registry, settings.application)
         if given is not None and not given.running:
             given.warn_when_started(self._warn_if_cold)
 
@@ -98,6 +101,8 @@ class Lifecycle:
             is_warm = self._bridge is not None
         if is_warm:
             try:
+                if job.schedule is not None:
+                    job.schedule.begin()
                 self._schedule(job)
             except BaseException:
                 self.registry.jobs.pop(job.key, None)
@@ -141,7 +146,7 @@ class Lifecycle:
                 jobs = list(self.registry.jobs.values())
                 owners, rows = self._engage(bridge)
             try:
-                self._start(bridge, jobs, warming.close)
+                self._start(bridge, rows, jobs, warming.close)
             except BaseException:
                 if not self._is_started:
                     self._release(bridge, owners, rows)
@@ -161,17 +166,18 @@ class Lifecycle:
         _warm.add(self)
         return owners, rows
 
-    def _start(self, bridge: SchedulerBridge, jobs: list[RegisteredJob], warmed: Callable[[], None]) -> None:
-        stored = []  # what persistent stores hold already can be looked at only after the start
-        for job in jobs:
-            if bridge.running or bridge.is_in_memory(job.options.jobstore):
+    def _start(
+        self, bridge: SchedulerBridge, rows: Rows, jobs: list[RegisteredJob], warmed: Callable[[], None]
+    ) -> None:
+        def started() -> None:  # the scheduler runs nothing yet, unless somebody else started it
+            for job in jobs:
+                if job.schedule is not None:
+                    job.schedule.begin()
+            rows.agree()
+            for job in jobs:
                 self._schedule(job)
-            else:
-                stored.append(job)
-
-        def started() -> None:
-            for job in stored:
-                self._schedule(job)
+            rows.has_agreed = True
+            bridge.resume()
             self._is_started = True
             warmed()
 
@@ -191,9 +197,8 @@ class Lifecycle:
         if job.schedule is None:
             log.info(f"job {job.key!r} is switched off", job.key)
             return
-        job.schedule.begin()
         rows = self.rows
-        if job.schedule.expected is None:
+        if job.schedule.expected is None and not (rows is not None and rows.keeps(job)):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
         elif rows is not None:
             rows.add(job)

@@ -1,8 +1,4 @@
-"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed.
-
-A row holds what a store can keep: a reference to the function `fire`, and three texts (application, key, kind of run).
-Its id is ``<application>:<key>``; a one-shot has ``:startup`` or ``:<run id>`` behind it.
-"""
+"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed."""
 
 from __future__ import annotations
 
@@ -10,46 +6,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from apscheduler.jobstores.base import JobLookupError
 
 from .._errors import DuplicateJobError
-from .._runs.registry import SCHEDULED, STARTUP, Registry
-from .._runs.status import CLOSING, PAUSED, RegisteredJob, Schedule
+from .._runs.registry import SCHEDULED, STARTUP
+from .._runs.status import CLOSING, PAUSED, RegisteredJob
 from .executor import fire
-from .scheduler import SchedulerBridge
-
-#: The keys of all facades on each scheduler, so that no facade takes another one's row.
-_taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+from .stored import Stored, has_schedule, parts
 
 
-class Rows:
-    """The rows of one facade in its scheduler's job stores.
-
-    Args:
-        bridge: The scheduler.
-        application: The name of the application, as the ids begin with it.
-        name: Its name in this process, as `fire` gets it.
-        registry: Hears of each one-shot that is removed before it ran.
-    """
-
-    def __init__(self, bridge: SchedulerBridge, application: str, name: str, registry: Registry) -> None:
-        self._bridge = bridge
-        self._scheduler = bridge.scheduler
-        self._prefix = f"{application}:"
-        self._name = name
-        self._registry = registry
-        self._taken = _taken.setdefault(self._scheduler, set())
-        self._ours: set[str] = set()
-
-    def id_of(self, key: str, kind: str = SCHEDULED) -> str:
-        """The id that APScheduler knows a job by."""
-        return self._prefix + key if kind == SCHEDULED else f"{self._prefix}{key}:{kind}"
-
-    def key_of(self, row_id: str) -> str:
-        """The key in the id of a scheduled row; any other text for the rows of other people."""
-        return row_id.removeprefix(self._prefix) if row_id.startswith(self._prefix) else ""
+class Rows(Stored):
+    """The rows of one facade in all job stores of its scheduler."""
 
     def add(self, job: RegisteredJob) -> None:
         """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither.
@@ -58,58 +26,55 @@ class Rows:
             DuplicateJobError: Another facade has a job with this key on this scheduler.
         """
         row_id = self.id_of(job.key)
-        if row_id in self._taken:
+        if row_id in self._shared.taken:
             raise DuplicateJobError(
                 f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
                 job.key,
             )
-        self._taken.add(row_id)
+        self._shared.taken.add(row_id)
         self._ours.add(row_id)
+        was_stored = self.keeps(job)
         try:
             self._add(job)
             if job.options.run_immediately:
                 self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
-                self.remove(job.key)
+                if not was_stored:
+                    self.remove(job.key)
             self._forget(row_id)
             raise
 
     def _add(self, job: RegisteredJob) -> None:
-        assert job.schedule is not None
-        options, in_memory = job.options, self._bridge.is_in_memory(job.options.jobstore)
-        held = {} if in_memory else self._held(job, job.schedule)
-        if job.schedule.paused_at is not None:
-            held = {"next_run_time": None}
-        row = self._scheduler.add_job(
-            fire,
-            job.schedule.trigger,
-            args=(self._name, job.key, SCHEDULED),
-            id=self.id_of(job.key),
-            name=job.key,
-            executor=options.executor,
-            jobstore=options.jobstore,
-            misfire_grace_time=options.misfire_grace_time,
-            coalesce=options.coalesce,
-            max_instances=options.max_instances,
-            replace_existing=True,
-            **held,
-        )
-        job.schedule.entry = row if in_memory else None
+        """Write the row, or bring the stored one up to date: its next run and its pause stay as they are.
 
-    def _held(self, job: RegisteredJob, schedule: Schedule) -> dict[str, datetime | None]:
-        """What a persistent store holds of the job from an earlier process, if its schedule is still the same.
-
-        Without it, each restart would forget a run that came due while nothing was running, and un-pause the job.
+        Without that, each restart would forget a run that came due while nothing was running, and un-pause the job.
         """
-        row = self._scheduler.get_job(self.id_of(job.key), job.options.jobstore)
-        same = row is not None and type(row.trigger) is type(schedule.trigger)
-        if not same or row.trigger.__getstate__() != schedule.trigger.__getstate__():
-            return {}
-        schedule.expected = row.next_run_time
-        if row.next_run_time is None:
-            schedule.paused_at = datetime.now(UTC)
-        return {"next_run_time": row.next_run_time}
+        assert job.schedule is not None
+        alias, schedule = job.options.jobstore, job.schedule
+        in_memory = self._bridge.is_in_memory(alias)
+        held = self._held(job, None if in_memory else alias)
+        is_same = held is not None and has_schedule(held, schedule.trigger)
+        values = self._values(job, SCHEDULED) | {
+            "misfire_grace_time": job.options.misfire_grace_time,
+            "coalesce": job.options.coalesce,
+            "max_instances": job.options.max_instances,
+        }
+        if held is not None and held.next_run_time is None:
+            schedule.paused_at = schedule.paused_at or datetime.now(UTC)
+        if schedule.paused_at is not None:
+            values["next_run_time"] = None
+        elif is_same:
+            self._expect(job, held.next_run_time)
+        if is_same and held._jobstore_alias == alias:
+            self._update(held, values)  # its next run stays: the scheduler may be making it at this moment
+            return
+        if is_same:  # it was in another job store
+            values.setdefault("next_run_time", held.next_run_time)
+        row = self._scheduler.add_job(
+            fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
+        )
+        schedule.entry = row if in_memory else None
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is None or job.schedule.paused_at is None:
@@ -123,13 +88,11 @@ class Rows:
             fire,
             "date",
             run_date=datetime.now(UTC),
-            args=(self._name, job.key, kind),
             id=self.id_of(job.key, kind),
-            name=job.key,
-            executor=job.options.executor,
             jobstore=job.options.jobstore,
             misfire_grace_time=None,  # it runs however slow the start is
             replace_existing=True,
+            **self._values(job, kind),
         )
 
     def pause(self, key: str) -> None:
@@ -152,7 +115,7 @@ class Rows:
 
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores."""
-        in_memory = self._bridge.stores_in_memory() if self._bridge.running else [None]  # pending: in no store yet
+        in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
             for row in self._rows(alias):
                 self._remove(row, alias, CLOSING, "the jobs are being closed")
@@ -160,8 +123,9 @@ class Rows:
             self._forget(row_id)
 
     def _forget(self, row_id: str) -> None:
+        self._found.pop(row_id, None)
         self._ours.discard(row_id)
-        self._taken.discard(row_id)
+        self._shared.taken.discard(row_id)
 
     def _remove_one_shots(self, key: str, counted: str, reason: str) -> None:
         for row in self._rows():
@@ -177,5 +141,5 @@ class Rows:
 
     def _rows(self, jobstore: str | None = None) -> Iterator[Any]:
         for row in self._scheduler.get_jobs(jobstore):
-            if row.func is fire and row.args[0] == self._name:
+            if row.func is fire and parts(row)[0] == self._name:
                 yield row

@@ -1,0 +1,203 @@
+"""What persistent job stores hold of our jobs, from earlier processes and from other facades.
+
+A row holds what a store can keep: a reference to the function `fire`, and three texts (application, key, kind of run).
+Its id is ``<application>:<key>``; a one-shot has ``:startup`` or ``:<run id>`` behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from apscheduler.jobstores.base import JobLookupError
+
+from .._runs import log
+from .._runs.registry import SCHEDULED, STARTUP, Registry
+from .._runs.status import RegisteredJob
+from .scheduler import SchedulerBridge
+
+#: What our rows call (`executor.fire`), as job stores refer to it.
+FIRE = "bgjobs._apscheduler.executor:fire"
+
+
+class _Shared:
+    """What the facades on one scheduler know of each other, so that none takes or removes another one's row."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()  # the ids of the jobs that are warm
+        self.applications: WeakKeyDictionary[Registry, str] = WeakKeyDictionary()  # warm or not
+
+
+_shared: WeakKeyDictionary[Any, _Shared] = WeakKeyDictionary()
+
+
+def share(scheduler: Any, registry: Registry, application: str) -> _Shared:
+    """Make the jobs of a facade known to the others on its scheduler, warm or not."""
+    shared = _shared.setdefault(scheduler, _Shared())
+    shared.applications[registry] = application
+    return shared
+
+
+class Stored:
+    """The rows of one facade in the persistent job stores of its scheduler.
+
+    Args:
+        bridge: The scheduler.
+        application: The name of the application, as the ids begin with it.
+        name: Its name in this process, as `fire` gets it.
+        registry: The jobs.
+
+    Attributes:
+        has_agreed: Whether all jobs of the warm-up have been added.
+    """
+
+    def __init__(self, bridge: SchedulerBridge, application: str, name: str, registry: Registry) -> None:
+        self.has_agreed = False
+        self._bridge = bridge
+        self._scheduler = bridge.scheduler
+        self._application = application
+        self._prefix = f"{application}:"
+        self._name = name
+        self._registry = registry
+        self._shared = share(self._scheduler, registry, application)
+        self._ours: set[str] = set()
+        self._found: dict[str, Any] = {}  # the stored rows of warm-up, until their jobs are added
+
+    def id_of(self, key: str, kind: str = SCHEDULED) -> str:
+        """The id that APScheduler knows a job by."""
+        return self._prefix + key if kind == SCHEDULED else f"{self._prefix}{key}:{kind}"
+
+    def key_of(self, row_id: str) -> str:
+        """The key in the id of a scheduled row; any other text for the rows of other people."""
+        return row_id.removeprefix(self._prefix) if row_id.startswith(self._prefix) else ""
+
+    def agree(self) -> None:
+        """Make the rows in persistent stores agree with the jobs that are registered; comes before they are added.
+
+        Rows of jobs that are not registered, are switched off, or have another job store now, are removed.
+        """
+        removed = []
+        for alias in self._bridge.stores(in_memory=False):
+            for row in self._read(alias):
+                if row.func_ref != FIRE or not row.id.startswith(self._prefix) or self._is_shared(row):
+                    continue
+                _, key, kind = parts(row)
+                if reason := self._unwanted(row, alias):
+                    removed.append(f"{row.id!r} ({reason})")
+                    self._drop(row, alias)
+                elif kind != SCHEDULED:
+                    self._update(row, self._values(self._registry.jobs[key], kind))
+                if kind == SCHEDULED and (not reason or row.id not in self._found):
+                    self._found[row.id] = row
+        if removed:
+            log.warning(f"rows of {self._application!r} were removed from the job stores: {', '.join(removed)}")
+
+    def _read(self, alias: str) -> list[Any]:
+        try:
+            return read(self._scheduler, alias, self._prefix)
+        except Exception as error:
+            if any(job.options.jobstore == alias for job in list(self._registry.jobs.values())):
+                raise
+            log.warning(f"job store {alias!r}, which no job here uses, cannot be read: {log.described(error)}")
+            return []
+
+    def _is_shared(self, row: Any) -> bool:
+        """Whether a row belongs to another facade of this application on this scheduler, warm or not yet."""
+        if row.id in self._shared.taken - self._ours:
+            return True
+        key = parts(row)[1]
+        others = [registry for registry, name in self._shared.applications.items() if name == self._application]
+        return key not in self._registry.jobs and any(key in other.jobs for other in others)
+
+    def _unwanted(self, row: Any, alias: str) -> str:
+        """Why a row is to be removed; nothing where it is not."""
+        _, key, kind = parts(row)
+        job = self._registry.jobs.get(key)
+        if job is None or row.id != self.id_of(job.key, kind):
+            return "not registered"
+        if job.schedule is None:
+            return "switched off" if kind in (SCHEDULED, STARTUP) else ""
+        if kind == SCHEDULED and job.options.jobstore != alias:
+            return f"its job store is {job.options.jobstore!r} now"
+        if kind == SCHEDULED and job.schedule.expected is None and not has_schedule(row, job.schedule.trigger):
+            return "its new schedule is finished"
+        return ""
+
+    def _drop(self, row: Any, alias: str) -> None:
+        with suppress(JobLookupError):
+            self._scheduler.remove_job(row.id, alias)
+        row._jobstore_alias = None
+
+    def _update(self, row: Any, values: dict[str, Any]) -> None:
+        """Change what is different in a row; nothing where it is gone because its last run has begun."""
+        if changes := {name: value for name, value in values.items() if getattr(row, name) != value}:
+            with suppress(JobLookupError):
+                self._scheduler.modify_job(row.id, row._jobstore_alias, **changes)
+
+    def keeps(self, job: RegisteredJob) -> bool:
+        """Whether a stored row has the job's schedule, and so maybe its last run still to make."""
+        row = self._found.get(self.id_of(job.key))
+        return row is not None and job.schedule is not None and has_schedule(row, job.schedule.trigger)
+
+    def _values(self, job: RegisteredJob, kind: str) -> dict[str, Any]:
+        return {"args": (self._name, job.key, kind), "name": job.key, "executor": job.options.executor}
+
+    def _held(self, job: RegisteredJob, alias: str | None) -> Any:
+        """The row of the job that warm-up found, or, of a job that is added later, the one in that job store."""
+        row = self._found.pop(self.id_of(job.key), None)
+        if row is not None or alias is None or not self.has_agreed:
+            return row
+        try:
+            return self._scheduler.get_job(self.id_of(job.key), alias)
+        except Exception as error:  # noqa: BLE001 - a damaged row; where the store is down, adding the new one raises
+            log.warning(f"the stored row of job {job.key!r} cannot be read, and is replaced", key=job.key, error=error)
+            return None
+
+    def _expect(self, job: RegisteredJob, due: datetime) -> None:
+        assert job.schedule is not None
+        with job.lock:  # unless that run has begun already
+            if job.schedule.ticked_at is None or due > job.schedule.ticked_at:
+                job.schedule.expected = due
+
+
+class _Unrestored(logging.Handler):
+    """Notes the rows that a job store removes because it cannot restore them; the store tells its own log alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the id, which Redis has as bytes, and the error."""
+        if str(record.msg).startswith("Unable to restore job") and isinstance(record.args, tuple):
+            row_id, error = record.args[0], record.exc_info[1] if record.exc_info else None
+            name = row_id.decode(errors="replace") if isinstance(row_id, bytes) else str(row_id)
+            self.rows[name] = log.described(error) if error else "unknown"
+
+
+def read(scheduler: Any, alias: str, prefix: str) -> list[Any]:
+    """All rows of a job store. It removes damaged ones; those whose id begins with `prefix` are told of."""
+    store_log = logging.getLogger(f"apscheduler.jobstores.{alias}")
+    store_log.addHandler(unrestored := _Unrestored())
+    try:
+        rows = list(scheduler.get_jobs(alias))
+    finally:
+        store_log.removeHandler(unrestored)
+    for row_id, error in unrestored.rows.items():
+        if row_id.startswith(prefix):
+            log.warning(f"the row {row_id!r} of job store {alias!r} was damaged, and is replaced or removed: {error}")
+    return rows
+
+
+def parts(row: Any) -> tuple[str, str, str]:
+    """The name of the application, the key and the kind of run in a row of ours; empty where somebody changed them."""
+    name, key, kind = row.args if len(row.args) == 3 else ("", "", "")
+    return name, key, kind
+
+
+def has_schedule(row: Any, trigger: Any) -> bool:
+    """Whether a row has this schedule."""
+    return type(row.trigger) is type(trigger) and row.trigger.__getstate__() == trigger.__getstate__()

@@ -1,0 +1,340 @@
+"""Rows in persistent job stores: what a warm-up, a close and another application make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.date import DateTrigger
+from loguru import logger
+from sqlalchemy.pool import NullPool
+
+from bgjobs import BackgroundJobs, CronExpression, current_run
+from stage import CLASSES, NIGHTLY, Waiter, cold, nothing, row, stored, until, warm
+
+LONG_AGO = datetime(2026, 1, 1, 3, tzinfo=UTC)
+
+
+def on(path: Path, *folders: Path, kind: str = "background", **settings: Any) -> tuple[Any, BackgroundJobs]:
+    """A scheduler with a job store in that folder, and stores ``"1"``, ``"2"`` in others; a cold facade on it."""
+    stores = {"default": stored(path), **{str(n): stored(folder) for n, folder in enumerate(folders, 1)}}
+    scheduler = CLASSES[kind](timezone="UTC", jobstores=stores)
+    return scheduler, cold(scheduler, **settings)
+
+
+@contextmanager
+def looked_at(path: Path) -> Generator[SQLAlchemyJobStore]:
+    """The job store of a folder, as another process sees it."""
+    store = stored(path)
+    store.start(BackgroundScheduler(timezone="UTC"), "default")
+    yield store
+    store.shutdown()
+
+
+def ids(path: Path) -> list[str]:
+    """The ids in the job store of a folder."""
+    with looked_at(path) as store:
+        return sorted(job.id for job in store.get_all_jobs())
+
+
+def next_run(path: Path, key: str) -> datetime | None:
+    """The next run of a job in the job store of a folder; ``None`` while it is paused."""
+    with looked_at(path) as store:
+        moment: datetime | None = store.lookup_job(f"bgjobs:{key}").next_run_time
+        return moment
+
+
+def left(
+    path: Path, key: str, *, kind: str = "scheduled", application: str = "bgjobs", due: datetime = LONG_AGO, **more: Any
+) -> None:
+    """Have an earlier process leave a row in the job store of a folder, which came due after its end."""
+    options: dict[str, Any] = {"trigger": CronExpression(NIGHTLY).trigger("UTC"), "coalesce": True, "max_instances": 1}
+    job = BackgroundScheduler(timezone="UTC").add_job(
+        "bgjobs._apscheduler.executor:fire",
+        args=(application, key, kind),
+        id=f"{application}:{key}" + (f":{kind}" if kind != "scheduled" else ""),
+        name=key,
+        misfire_grace_time=None,
+        **options | more,
+    )
+    job._modify(next_run_time=due)
+    with looked_at(path) as store:
+        store.add_job(job)
+
+
+def tell(seen: Waiter) -> Callable[[], object]:
+    """A job that tells its fire time."""
+    return lambda: seen(current_run().scheduled_at)
+
+
+class TestWarmUp:
+    """A warm-up makes the rows in the job stores agree with the jobs that are registered."""
+
+    def test_a_row_of_a_job_that_is_not_registered_is_removed(self, tmp_path: Path, records: Any) -> None:
+        """It does not run again, its one-shots neither, and one record says so."""
+        left(tmp_path, "old")
+        left(tmp_path, "old", kind="1", trigger=DateTrigger(LONG_AGO))
+        with on(tmp_path)[1]:
+            assert ids(tmp_path) == []
+        (told,) = records.texts("WARNING")
+        assert "'bgjobs:old' (not registered)" in told
+        assert "'bgjobs:old:1' (not registered)" in told
+
+    def test_it_is_removed_before_anything_runs(self, kind: str, tmp_path: Path, records: Any) -> None:
+        """A scheduler that bgjobs starts does not look at its rows before they agree."""
+        seen = Waiter()
+        left(tmp_path, "old")
+        left(tmp_path, "due")
+        _, jobs = on(tmp_path, kind=kind)
+        with warm(kind, jobs.add_background_job(tell(seen), key="due", cron=NIGHTLY)):
+            assert seen.wait()[0] >= LONG_AGO
+        assert not [text for text in records.texts() if "'old' was skipped" in text]
+
+    @pytest.mark.parametrize("off", [{"enabled": False, "cron": NIGHTLY}, {"cron": "-"}])
+    def test_a_row_of_a_job_that_is_switched_off_is_removed(
+        self, tmp_path: Path, records: Any, off: dict[str, Any]
+    ) -> None:
+        """It runs no more; ``run_now`` works all the same."""
+        seen = Waiter()
+        left(tmp_path, "off")
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(lambda: seen(), key="off", **off):
+            assert ids(tmp_path) == []
+            jobs.run_now("off")
+            seen.wait()
+            jobs.add_background_job(nothing, key="off, too", **off)
+            assert "bgjobs:off, too" not in ids(tmp_path)
+        assert "'bgjobs:off' (switched off)" in records.texts("WARNING")[0]
+
+    def test_an_extra_run_of_a_registered_job_is_made(self, tmp_path: Path) -> None:
+        """What ``run_now`` promised before a crash is kept, of a job that is switched off, too."""
+        seen = Waiter()
+        for key in ("on", "off"):
+            left(tmp_path, key, kind="1", trigger=DateTrigger(LONG_AGO))
+        _, jobs = on(tmp_path)
+        jobs.add_background_job(lambda: seen("on"), key="on", cron=NIGHTLY)
+        with jobs.add_background_job(lambda: seen("off"), key="off", cron="-"):
+            assert sorted(seen.wait(2)) == ["off", "on"]
+        assert ids(tmp_path) == ["bgjobs:on"]
+
+    def test_a_changed_schedule_makes_no_run_of_the_old_one(self, tmp_path: Path, records: Any) -> None:
+        """The row is replaced, and its overdue run is not made."""
+        left(tmp_path, "k")
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(nothing, key="k", cron="0 0 4 * * *"):
+            due = next_run(tmp_path, "k")
+            assert due is not None
+            assert (due.hour, due > datetime.now(UTC)) == (4, True)
+            assert row(jobs, "k").next_run_time == due
+        assert not records.texts("WARNING")
+
+    def test_a_pause_outlives_a_change_of_the_schedule(self, tmp_path: Path) -> None:
+        """Who paused the job did not mean its cron expression."""
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(nothing, key="k", cron=NIGHTLY):
+            jobs.pause("k")
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(nothing, key="k", cron="0 0 4 * * *"):
+            assert row(jobs, "k").paused
+            assert next_run(tmp_path, "k") is None
+            jobs.resume("k")
+            due = next_run(tmp_path, "k")
+            assert due is not None
+            assert due.hour == 4
+
+    def test_changed_options_leave_the_next_run_alone(self, tmp_path: Path) -> None:
+        """The row gets them, and the run that came due is made with them."""
+        seen = Waiter()
+        left(tmp_path, "k")
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(tell(seen), key="k", cron=NIGHTLY, coalesce=False, max_instances=2):
+            assert seen.wait()[0] == LONG_AGO
+            with looked_at(tmp_path) as store:
+                assert store.lookup_job("bgjobs:k").max_instances == 2
+
+    def test_a_job_that_moves_to_another_store_takes_its_next_run_along(self, tmp_path: Path, records: Any) -> None:
+        """The row in the old store is removed, and the run that came due is made once."""
+        seen, before, after = Waiter(), tmp_path / "before", tmp_path / "after"
+        before.mkdir()
+        after.mkdir()
+        left(before, "k", coalesce=False)
+        _, jobs = on(before, after)
+        with jobs.add_background_job(tell(seen), key="k", cron=NIGHTLY, jobstore="1"):
+            assert LONG_AGO <= seen.wait()[0] < datetime.now(UTC)
+            assert (ids(before), ids(after)) == ([], ["bgjobs:k"])
+        assert "'bgjobs:k' (its job store is '1' now)" in records.texts("WARNING")[0]
+
+    def test_the_row_in_the_right_store_wins(self, tmp_path: Path) -> None:
+        """Where two stores hold a job, what its own store says of it stays."""
+        folders = [tmp_path / name for name in "abc"]
+        for year, folder in zip((2100, 2200, 2300), folders, strict=True):
+            folder.mkdir()
+            left(folder, "k", due=datetime(year, 1, 1, tzinfo=UTC))
+        _, jobs = on(*folders)
+        with jobs.add_background_job(nothing, key="k", cron=NIGHTLY, jobstore="1"):
+            assert next_run(folders[1], "k") == datetime(2200, 1, 1, tzinfo=UTC)
+            assert [ids(folder) for folder in folders] == [[], ["bgjobs:k"], []]
+
+    @pytest.mark.parametrize("made", [BackgroundScheduler, BlockingScheduler])
+    def test_a_damaged_row_is_replaced(self, tmp_path: Path, records: Any, made: Any) -> None:
+        """It fails no start; one warning names it."""
+        left(tmp_path, "k")
+        damage(tmp_path, "k")
+        kind = "background" if made is BackgroundScheduler else "blocking"
+        _, jobs = on(tmp_path, kind=kind)
+        with warm(kind, jobs.add_background_job(nothing, key="k", cron=NIGHTLY)):
+            until(lambda: records.texts("WARNING"))  # a look at the store before that would remove it
+            until(lambda: ids(tmp_path) == ["bgjobs:k"])
+        (told,) = records.texts("WARNING")
+        assert "the row 'bgjobs:k' of job store 'default' was damaged" in told
+
+    def test_a_damaged_row_of_a_job_that_is_added_later_is_replaced(self, tmp_path: Path, records: Any) -> None:
+        """The registration succeeds; one warning names the job."""
+        _, jobs = on(tmp_path)
+        with jobs:
+            left(tmp_path, "k", due=datetime(2100, 1, 1, tzinfo=UTC))
+            damage(tmp_path, "k")
+            jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
+            assert ids(tmp_path) == ["bgjobs:k"]
+        assert "stored row of job 'k' cannot be read, and is replaced" in records.texts("WARNING")[0]
+
+    def test_what_else_a_store_says_is_not_told_again(self, tmp_path: Path, records: Any) -> None:
+        """Damaged rows of other people are APScheduler's to tell of, and so are its other troubles."""
+
+        class Chatty(SQLAlchemyJobStore):  # type: ignore[misc]
+            def get_all_jobs(self) -> Any:
+                self._logger.error("this takes long")
+                return super().get_all_jobs()
+
+        left(tmp_path, "k")
+        damage(tmp_path, "k")
+        chatty = Chatty(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        with cold(BackgroundScheduler(timezone="UTC", jobstores={"default": chatty}), application="other"):
+            assert ids(tmp_path) == []
+        assert not records.texts("WARNING")
+
+    def test_a_row_whose_arguments_somebody_changed_is_removed(self, tmp_path: Path, records: Any) -> None:
+        """It can belong to no job, whatever its id says."""
+        left(tmp_path, "k")
+        with looked_at(tmp_path) as store:
+            job = store.lookup_job("bgjobs:k")
+            job.args = ()
+            store.update_job(job)
+        with on(tmp_path)[1].add_background_job(nothing, key="k", cron=NIGHTLY):
+            assert ids(tmp_path) == ["bgjobs:k"]
+        assert "'bgjobs:k' (not registered)" in records.texts("WARNING")[0]
+
+    def test_the_last_run_of_a_job_that_has_ended_is_made(self, tmp_path: Path) -> None:
+        """It came due while nothing was running; after it the job is finished."""
+        seen, end = Waiter(), LONG_AGO + timedelta(hours=1)
+        left(tmp_path, "k", trigger=CronExpression(NIGHTLY).trigger("UTC", end_date=end))
+        _, jobs = on(tmp_path)
+        with jobs.add_background_job(tell(seen), key="k", cron=NIGHTLY, end_date=end):
+            assert seen.wait() == [LONG_AGO]
+            until(lambda: row(jobs, "k").finished)
+
+    def test_a_new_schedule_that_has_ended_leaves_no_row(self, tmp_path: Path, records: Any) -> None:
+        """The job is finished, and the old schedule's overdue run is not made."""
+        left(tmp_path, "k")
+        with on(tmp_path)[1].add_background_job(nothing, key="k", cron=NIGHTLY, end_date=LONG_AGO):
+            assert ids(tmp_path) == []
+        assert "'bgjobs:k' (its new schedule is finished)" in records.texts("WARNING")[0]
+
+    def test_rows_of_a_facade_that_warms_up_later_stay(self, tmp_path: Path) -> None:
+        """Two facades of one application on one scheduler leave each other's rows alone, warm or not."""
+        seen = Waiter()
+        left(tmp_path, "first")
+        left(tmp_path, "second")
+        scheduler, first = on(tmp_path)
+        second = cold(scheduler).add_background_job(tell(seen), key="second", cron=NIGHTLY, coalesce=False)
+        first.add_background_job(nothing, key="first", cron=NIGHTLY)
+        scheduler.start(paused=True)
+        with first:
+            assert ids(tmp_path) == ["bgjobs:first", "bgjobs:second"]
+            with second:
+                scheduler.resume()
+                assert seen.wait()[0] >= LONG_AGO
+        scheduler.shutdown()
+
+    def test_a_job_that_is_added_after_the_warm_up_keeps_its_next_run(self, tmp_path: Path) -> None:
+        """Its row was removed by then, but what it said is remembered."""
+        seen = Waiter()
+        left(tmp_path, "late")
+        with on(tmp_path)[1] as jobs:
+            assert ids(tmp_path) == []
+            jobs.add_background_job(tell(seen), key="late", cron=NIGHTLY)
+            assert LONG_AGO <= seen.wait()[0] < datetime.now(UTC) - timedelta(minutes=1)
+
+    def test_a_run_that_begins_meanwhile_is_counted_once(self, tmp_path: Path) -> None:
+        """A scheduler of somebody else goes on while the rows are looked at; then the next run is the one after."""
+        seen = Waiter()
+        left(tmp_path, "old")
+        left(tmp_path, "due")
+        scheduler, jobs = on(tmp_path)
+        jobs.add_background_job(tell(seen), key="due", cron=NIGHTLY)
+        scheduler.start(paused=True)
+
+        def sink(_: Any) -> None:  # the rows have been read, and are being brought up to date
+            scheduler.resume()
+            seen.wait()
+
+        number = logger.add(sink, filter=lambda record: "'bgjobs:old'" in record["message"])
+        with jobs:
+            logger.remove(number)
+            until(lambda: row(jobs, "due").outcomes["succeeded"])
+            due = row(jobs, "due").next_run_time
+            assert due is not None
+            assert due > datetime.now(UTC)
+            assert jobs.health()
+            assert len(seen.seen) == 1
+        scheduler.shutdown()
+
+    def test_rows_of_other_people_stay(self, tmp_path: Path) -> None:
+        """What is no job of bgjobs is none of its business, whatever its id is."""
+        scheduler, jobs = on(tmp_path)
+        scheduler.add_job(nothing, "cron", hour=3, id="bgjobs:theirs")
+        with jobs:
+            pass
+        with on(tmp_path)[1]:
+            assert ids(tmp_path) == ["bgjobs:theirs"]
+
+    def test_a_store_that_no_job_uses_may_be_down(self, tmp_path: Path, records: Any) -> None:
+        """The start goes on, with a warning."""
+
+        class Down(SQLAlchemyJobStore):  # type: ignore[misc]
+            def get_all_jobs(self) -> Any:
+                raise OSError("store is down")
+
+        scheduler, jobs = on(tmp_path)
+        scheduler.add_jobstore(Down(url="sqlite://", engine_options={"poolclass": NullPool}), "down")
+        with jobs.add_background_job(nothing, key="k", cron=NIGHTLY):
+            assert ids(tmp_path) == ["bgjobs:k"]
+        assert "job store 'down', which no job here uses, cannot be read" in records.texts("WARNING")[0]
+
+    def test_a_failed_warm_up_leaves_the_row(self, tmp_path: Path) -> None:
+        """The next one finds the run that came due."""
+
+        class Full(SQLAlchemyJobStore):  # type: ignore[misc]
+            def add_job(self, job: Any) -> None:
+                raise OSError("store is full")
+
+        left(tmp_path, "k")
+        full = Full(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": full})
+        jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, run_immediately=True)
+        with pytest.raises(OSError, match="store is full"):
+            jobs.warm_up()
+        assert next_run(tmp_path, "k") == LONG_AGO
+
+
+def damage(path: Path, key: str) -> None:
+    """Make the row of a job unreadable."""
+    with looked_at(path) as store, store.engine.begin() as connection:
+        connection.execute(store.jobs_t.update().where(store.jobs_t.c.id == f"bgjobs:{key}").values(job_state=b"no"))
