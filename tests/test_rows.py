@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apscheduler.events import EVENT_JOB_EXECUTED
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
@@ -16,8 +19,8 @@ from apscheduler.triggers.date import DateTrigger
 from loguru import logger
 from sqlalchemy.pool import NullPool
 
-from bgjobs import BackgroundJobs, CronExpression, current_run
-from stage import CLASSES, NIGHTLY, Waiter, cold, nothing, row, stored, until, warm
+from bgjobs import BackgroundJobs, CronExpression, Skipped, current_run
+from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, row, stored, until, warm
 
 LONG_AGO = datetime(2026, 1, 1, 3, tzinfo=UTC)
 
@@ -338,3 +341,116 @@ def damage(path: Path, key: str) -> None:
     """Make the row of a job unreadable."""
     with looked_at(path) as store, store.engine.begin() as connection:
         connection.execute(store.jobs_t.update().where(store.jobs_t.c.id == f"bgjobs:{key}").values(job_state=b"no"))
+
+
+#: A program with a job each second, which tells of its warnings, and of its health as soon as it is not ok.
+PROGRAM = """
+import sys, threading, time
+from loguru import logger
+from bgjobs import BackgroundJobs, BackgroundJobsSettings
+name, url = sys.argv[1:]
+logger.remove()
+logger.add(lambda message: print("WARNING", message.record["message"], flush=True), level="WARNING")
+store = {"type": "sqlalchemy", "url": url, "engine_options": {"connect_args": {"timeout": 60}}}
+defaults = BackgroundJobsSettings.defaults()
+settings = defaults.model_copy(update={"application": name, "jobstores": {"default": store}})
+jobs = BackgroundJobs(settings=settings).add_background_job(lambda: None, key="job", cron="* * * * * *")
+jobs.add_background_job(lambda: None, key=f"of {name}", cron="* * * * * *")
+with jobs:
+    print("WARM", flush=True)
+    while not (problems := [text for text in jobs.health().problems if "holds jobs of" in text]):
+        time.sleep(0.01)
+    print("HEALTH", *problems, flush=True)
+    sys.stdin.readline()
+"""
+
+
+class TestTwoApplications:
+    """Two applications on one table take each other's runs; nothing can mend that, so it is told."""
+
+    def test_two_processes_on_one_table_are_told(self, tmp_path: Path) -> None:
+        """The one that comes second sees the other's rows, the first one its runs; no row is lost or overwritten."""
+
+        def start(name: str) -> Any:
+            command = [sys.executable, "-c", PROGRAM, name, f"sqlite:///{tmp_path / 'jobs.db'}"]
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+        def hear(process: Any, beginning: str) -> list[str]:
+            lines: list[str] = []
+            while not (lines and lines[-1].startswith(beginning)):
+                lines.append(process.stdout.readline())
+                assert lines[-1], f"it ended after {lines}"
+            return lines
+
+        def stop(process: Any) -> list[str]:
+            lines: list[str] = process.communicate("stop", timeout=LIMIT)[0].splitlines(keepends=True)
+            assert process.returncode == 0
+            return lines
+
+        shop = start("shop")
+        assert hear(shop, "WARM") == ["WARM\n"]
+        billing = start("billing")
+        of_billing = hear(billing, "HEALTH a job store of the application 'billing' holds jobs of 'shop', too")
+        of_billing += stop(billing)  # whose rows stay, and the other one takes its runs
+        of_shop = hear(shop, "HEALTH a job store of the application 'shop' holds jobs of 'billing', too")
+        of_shop += stop(shop)
+        assert of_billing[0].startswith("WARNING a job store of the application 'billing' holds jobs of 'shop', too")
+        assert "give each a table of its own (`tablename` of SQLAlchemyJobStore" in of_billing[0]
+        assert ids(tmp_path) == ["billing:job", "billing:of billing", "shop:job", "shop:of shop"]
+        skipped = [line for line in of_shop + of_billing if "was skipped: no job of the application" in line]
+        assert len(skipped) == len(set(skipped)) <= 4  # at most one for each job in the other process
+
+    def test_rows_of_another_application_stay_as_they_are(self, tmp_path: Path, records: Any) -> None:
+        """One warning at warm-up names both, and the probe says the same."""
+        later = datetime(2100, 1, 1, tzinfo=UTC)
+        left(tmp_path, "k", application="bgjobs:billing", due=later)
+        with on(tmp_path)[1].add_background_job(nothing, key="k", cron=NIGHTLY) as jobs:
+            assert ids(tmp_path) == ["bgjobs:billing:k", "bgjobs:k"]
+            assert next_run(tmp_path, "billing:k") == later
+            problem = "a job store of the application 'bgjobs' holds jobs of 'bgjobs:billing', too"
+            assert jobs.health().problems[0].startswith(problem)
+            assert not jobs.health()
+        (told,) = records.texts("WARNING")
+        assert told.startswith(problem)
+
+    def test_a_row_that_comes_later_is_found_when_it_is_due(self, tmp_path: Path, records: Any) -> None:
+        """The first of its runs is told of, not each of them; the health stays as it is."""
+        values = Waiter()
+        scheduler, jobs = on(tmp_path)
+        scheduler.add_listener(lambda event: values(event.retval), EVENT_JOB_EXECUTED)
+        with jobs:
+            assert jobs.health()
+            for number in range(3):
+                left(tmp_path, "k", application="billing", kind=str(number), trigger=DateTrigger(LONG_AGO))
+                scheduler.wakeup()
+                values.wait(number + 1)
+            assert "holds jobs of 'billing', too" in jobs.health().problems[0]
+        assert {type(value) for value in values.seen} == {Skipped}
+        (told,) = records.texts("WARNING")
+        assert told.startswith("job 'k' was skipped: no job of the application 'billing' is warm")
+
+    def test_two_applications_on_one_scheduler_are_no_problem(self, tmp_path: Path) -> None:
+        """Where both are warm, each makes its own runs."""
+        seen = Waiter()
+        left(tmp_path, "a", application="shop")
+        left(tmp_path, "b", application="billing")
+        scheduler, shop = on(tmp_path, application="shop")
+        billing = cold(scheduler, application="billing").add_background_job(lambda: seen("b"), key="b", cron=NIGHTLY)
+        scheduler.start(paused=True)
+        with shop.add_background_job(lambda: seen("a"), key="a", cron=NIGHTLY), billing:
+            scheduler.resume()
+            assert sorted(seen.wait(2)) == ["a", "b"]
+            assert shop.health()
+            assert billing.health()
+        scheduler.shutdown()
+
+    def test_a_row_that_fits_no_application_stays(self, tmp_path: Path) -> None:
+        """Its id and its arguments disagree, so nobody knows whose it is."""
+        left(tmp_path, "k", application="billing", due=datetime(2100, 1, 1, tzinfo=UTC))
+        with looked_at(tmp_path) as store:
+            job = store.lookup_job("billing:k")
+            job.args = ("billing", "other", "scheduled")
+            store.update_job(job)
+        with on(tmp_path)[1] as jobs:
+            assert ids(tmp_path) == ["billing:k"]
+            assert jobs.health()

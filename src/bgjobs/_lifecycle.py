@@ -120,13 +120,13 @@ class Lifecycle:
 
     def health(self) -> Health:
         """See `BackgroundJobs.health`."""
-        bridge = self._bridge
+        bridge, rows = self._bridge, self.rows
         if bridge is None:
             problems = ["the jobs are not warmed up"]
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
-            problems = self.registry.overdue()
+            problems = self.registry.overdue() + (rows.problems() if rows is not None else [])
         return Health(not problems, tuple(problems))
 
     # -- warming up ----------------------------------------------------------------------------------------------

@@ -40,8 +40,9 @@ from apscheduler.executors.pool import BasePoolExecutor
 from .._runs import log
 from .._runs.registry import SCHEDULED, Registry
 from .._runs.run import Run, enter, here
-from .._runs.status import CLOSING, REFUSED, RegisteredJob, Skipped
+from .._runs.status import CLOSING, REFUSED, RegisteredJob
 from .._runs.threads import Calls, InThread, drive, in_task, waits
+from . import missed
 
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
 _applications: dict[str, Owners] = {}
@@ -57,9 +58,7 @@ def fire(application: str, key: str, kind: str) -> object:
     """
     owners, run = _owners.get(), here()
     if owners is None or run is None or run.is_begun or (run.key, run.kind) != (key, kind):
-        reason = f"no job of the application {application!r} is warm under this key in this process"
-        log.warning(f"job {key!r} was skipped: {reason}", key=key)
-        return Skipped(reason)
+        return missed.note(application, key, kind)
     if run.target.is_coroutine:
         return owners.make(run)
     drive(owners.registry.perform(run, owners.in_thread))

@@ -12,6 +12,7 @@ from apscheduler.jobstores.base import JobLookupError
 from .._errors import DuplicateJobError
 from .._runs.registry import SCHEDULED, STARTUP
 from .._runs.status import CLOSING, PAUSED, RegisteredJob
+from . import missed
 from .executor import fire
 from .stored import Stored, has_schedule, parts
 
@@ -115,6 +116,7 @@ class Rows(Stored):
 
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores."""
+        missed.warm.pop(self._name, None)
         in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
             for row in self._rows(alias):

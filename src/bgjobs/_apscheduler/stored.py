@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from apscheduler.jobstores.base import JobLookupError
 from .._runs import log
 from .._runs.registry import SCHEDULED, STARTUP, Registry
 from .._runs.status import RegisteredJob
+from . import missed
 from .scheduler import SchedulerBridge
 
 #: What our rows call (`executor.fire`), as job stores refer to it.
@@ -55,6 +56,7 @@ class Stored:
     """
 
     def __init__(self, bridge: SchedulerBridge, application: str, name: str, registry: Registry) -> None:
+        missed.warm[name] = application
         self.has_agreed = False
         self._bridge = bridge
         self._scheduler = bridge.scheduler
@@ -63,6 +65,8 @@ class Stored:
         self._name = name
         self._registry = registry
         self._shared = share(self._scheduler, registry, application)
+        self._began = datetime.now(UTC)
+        self._others: set[str] = set()  # applications with rows in our stores
         self._ours: set[str] = set()
         self._found: dict[str, Any] = {}  # the stored rows of warm-up, until their jobs are added
 
@@ -82,7 +86,7 @@ class Stored:
         removed = []
         for alias in self._bridge.stores(in_memory=False):
             for row in self._read(alias):
-                if row.func_ref != FIRE or not row.id.startswith(self._prefix) or self._is_shared(row):
+                if row.func_ref != FIRE or not self._is_ours(row):
                     continue
                 _, key, kind = parts(row)
                 if reason := self._unwanted(row, alias):
@@ -93,7 +97,22 @@ class Stored:
                 if kind == SCHEDULED and (not reason or row.id not in self._found):
                     self._found[row.id] = row
         if removed:
-            log.warning(f"rows of {self._application!r} were removed from the job stores: {', '.join(removed)}")
+            log.warning(
+                f"rows of {self._application!r} were removed from the job stores: {', '.join(removed)}; if another "
+                "program keeps jobs there, give it an `application` and a table of its own"
+            )
+        for problem in self.problems():
+            log.warning(problem)
+
+    def problems(self) -> list[str]:
+        """A sentence for each application that is not warm here, and whose jobs this scheduler takes all the same."""
+        known = {*missed.warm, *missed.warm.values()}
+        return [
+            f"a job store of the application {self._application!r} holds jobs of {other!r}, too, and each takes the "
+            "other's runs: give each a table of its own (`tablename` of SQLAlchemyJobStore, `jobs_key` and "
+            "`run_times_key` of RedisJobStore)"
+            for other in sorted({*self._others, *missed.applications(since=self._began)} - known)
+        ]
 
     def _read(self, alias: str) -> list[Any]:
         try:
@@ -104,13 +123,17 @@ class Stored:
             log.warning(f"job store {alias!r}, which no job here uses, cannot be read: {log.described(error)}")
             return []
 
-    def _is_shared(self, row: Any) -> bool:
-        """Whether a row belongs to another facade of this application on this scheduler, warm or not yet."""
+    def _is_ours(self, row: Any) -> bool:
+        """Whether a row is this application's, and no other facade's on this scheduler, warm or not yet."""
+        key, application = parts(row)[1], application_of(row)
+        if application and application != self._application:
+            self._others.add(application)
+        if application != self._application:  # or its arguments are damaged
+            return not application and self.key_of(row.id) in self._registry.jobs
         if row.id in self._shared.taken - self._ours:
-            return True
-        key = parts(row)[1]
-        others = [registry for registry, name in self._shared.applications.items() if name == self._application]
-        return key not in self._registry.jobs and any(key in other.jobs for other in others)
+            return False
+        facades = [registry for registry, name in self._shared.applications.items() if name == application]
+        return key in self._registry.jobs or not any(key in registry.jobs for registry in facades)
 
     def _unwanted(self, row: Any, alias: str) -> str:
         """Why a row is to be removed; nothing where it is not."""
@@ -196,6 +219,13 @@ def parts(row: Any) -> tuple[str, str, str]:
     """The name of the application, the key and the kind of run in a row of ours; empty where somebody changed them."""
     name, key, kind = row.args if len(row.args) == 3 else ("", "", "")
     return name, key, kind
+
+
+def application_of(row: Any) -> str:
+    """The application in the id of a row of ours, or of another application; empty where id and arguments disagree."""
+    _, key, kind = parts(row)
+    end = f":{key}" if kind == SCHEDULED else f":{key}:{kind}"
+    return row.id.removesuffix(end) if key and row.id.endswith(end) else ""
 
 
 def has_schedule(row: Any, trigger: Any) -> bool:
