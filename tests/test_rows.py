@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apscheduler.events import EVENT_JOB_EXECUTED
+from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_MISSED, EVENT_JOB_SUBMITTED
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.calendarinterval import CalendarIntervalTrigger
+from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 from loguru import logger
 from sqlalchemy.pool import NullPool
 
 from bgjobs import BackgroundJobs, CronExpression, Skipped, current_run
-from stage import CLASSES, LIMIT, NIGHTLY, Waiter, cold, nothing, row, stored, until, warm
+from stage import (
+    CLASSES,
+    LIMIT,
+    NIGHTLY,
+    Times,
+    Waiter,
+    cold,
+    event_loop_in_a_thread,
+    nothing,
+    row,
+    stored,
+    until,
+    warm,
+)
 
 LONG_AGO = datetime(2026, 1, 1, 3, tzinfo=UTC)
 
@@ -454,3 +473,307 @@ class TestTwoApplications:
         with on(tmp_path)[1] as jobs:
             assert ids(tmp_path) == ["billing:k"]
             assert jobs.health()
+
+
+@contextmanager
+def already_started(path: Path, kind: str = "background", **more: Any) -> Generator[tuple[Any, Waiter]]:
+    """A scheduler that its owner started before the warm-up; and what became of each run, as its listeners hear it."""
+    values = Waiter()
+    scheduler = CLASSES[kind](timezone="UTC", jobstores={"default": stored(path)}, **more)
+    scheduler.add_listener(lambda event: values(event), EVENT_JOB_EXECUTED | EVENT_JOB_MISSED)
+    with ExitStack() as stack:
+        if kind == "asyncio":
+            loop = stack.enter_context(event_loop_in_a_thread())
+            loop.call_soon_threadsafe(scheduler.start)
+            until(lambda: scheduler.running)
+            stack.callback(loop.call_soon_threadsafe, scheduler.shutdown)
+        else:
+            scheduler.start()
+            stack.callback(scheduler.shutdown)
+        yield scheduler, values
+
+
+def last(trigger: Any) -> datetime:
+    """The latest fire time until now of a trigger that fired at `LONG_AGO`."""
+    found, following = LONG_AGO, LONG_AGO
+    while following <= datetime.now(UTC):
+        found, following = following, trigger.get_next_fire_time(following, following)
+    return found.astimezone(UTC)
+
+
+class TestBeforeTheWarmUp:
+    """A scheduler that was started first runs rows while their jobs are cold; the last run is made up for."""
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_a_run_that_came_due_before_is_made(self, tmp_path: Path, kind: str, records: Any) -> None:
+        """Once, with its own fire time, and one warning says that it was late."""
+        seen = Waiter()
+        left(tmp_path, "k")
+        with already_started(tmp_path, kind) as (scheduler, values):
+            assert isinstance(values.wait()[0].retval, Skipped)
+            with cold(scheduler).add_background_job(tell(seen), key="k", cron=NIGHTLY) as jobs:
+                assert seen.wait() == [last(CronExpression(NIGHTLY).trigger("UTC"))]
+                values.wait(2)
+                due = row(jobs, "k").next_run_time
+                assert due is not None
+                assert due > datetime.now(UTC)
+                assert jobs.health()
+            assert len(seen.seen) == 1
+        (told,) = records.texts("WARNING")
+        assert told.startswith("job 'k' was skipped: no job of the application 'bgjobs' is warm")
+        assert [text for text in records.texts("INFO") if text.startswith("job 'k' makes up for its run of")]
+
+    def test_it_is_made_once_however_fast_the_warm_up_is(self, tmp_path: Path) -> None:
+        """The thread of the run may come before, during or after the warm-up."""
+        for attempt in range(10):
+            seen, folder = Waiter(), tmp_path / str(attempt)
+            folder.mkdir()
+            left(folder, "k")
+            with (
+                already_started(folder) as (scheduler, _),
+                cold(scheduler).add_background_job(tell(seen), key="k", cron=NIGHTLY),
+            ):
+                seen.wait()
+            assert len(seen.seen) == 1
+
+    def test_a_run_whose_thread_comes_late_is_made(self, tmp_path: Path) -> None:
+        """It was given to the executor before the warm-up, and finds the jobs warm."""
+        seen, busy, release = Waiter(), threading.Event(), threading.Event()
+
+        def hog() -> None:
+            busy.set()
+            release.wait(LIMIT)
+
+        with already_started(tmp_path, executors={"default": ThreadPoolExecutor(1)}) as (scheduler, values):
+            scheduler.add_jobstore("memory", "memory")
+            scheduler.add_job(hog, jobstore="memory")
+            assert busy.wait(LIMIT)
+            scheduler.add_listener(lambda _: values(), EVENT_JOB_SUBMITTED)
+            left(tmp_path, "k")
+            scheduler.wakeup()
+            values.wait()
+            with cold(scheduler).add_background_job(lambda: seen(), key="k", cron=NIGHTLY):
+                release.set()
+                seen.wait()
+
+    def test_an_extra_run_is_made(self, tmp_path: Path) -> None:
+        """Its row is gone by then."""
+        seen = Waiter()
+        left(tmp_path, "k", kind="1", trigger=DateTrigger(LONG_AGO))
+        left(tmp_path, "gone", kind="2", trigger=DateTrigger(LONG_AGO))
+        left(tmp_path, "k", kind="startup", trigger=DateTrigger(LONG_AGO))
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait(3)
+            until(lambda: not ids(tmp_path))
+            with cold(scheduler).add_background_job(lambda: seen(current_run().run_id), key="k", cron=NIGHTLY):
+                assert seen.wait() == ["1"]
+
+    @pytest.mark.parametrize(
+        "trigger",
+        [
+            IntervalTrigger(hours=7, start_date=LONG_AGO, timezone="UTC"),
+            CalendarIntervalTrigger(months=1, hour=3, start_date=LONG_AGO.date(), timezone="UTC"),
+            CronTrigger(month=1, day=1, hour=3, minute="*", second="*/7", timezone="UTC"),
+            CronExpression("* 0-4 3 1 1 *").trigger("UTC"),
+            CronExpression("0 0 3 * * *").trigger("UTC", jitter=5),
+            Times(LONG_AGO, LONG_AGO + timedelta(hours=5), datetime(2100, 1, 1, tzinfo=UTC)),
+        ],
+        ids=str,
+    )
+    def test_it_is_the_last_fire_time(self, tmp_path: Path, trigger: Any) -> None:
+        """Of every kind of trigger, without jitter."""
+        seen = Waiter()
+        without = copy(trigger)
+        without.jitter = None
+        expected = last(without)
+        left(tmp_path, "k", trigger=trigger)
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait()
+            with cold(scheduler).add_background_job(tell(seen), key="k", trigger=copy(trigger)):
+                assert seen.wait() == [expected]
+
+    def test_a_run_that_is_too_late_is_not_made(self, tmp_path: Path) -> None:
+        """The grace time of the job holds for it, too."""
+        left(tmp_path, "k")
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait()
+            with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, misfire_grace_time=1) as jobs:
+                assert values.wait(2)[1].code == EVENT_JOB_MISSED
+                until(lambda: row(jobs, "k").not_run["missed"])
+
+    @pytest.mark.parametrize("cron", ["0 0 4 * * *", "-"])
+    def test_a_job_that_has_changed_since_makes_no_run(self, tmp_path: Path, cron: str) -> None:
+        """Neither with another schedule nor when it is switched off; nor does one that is paused."""
+        left(tmp_path, "k")
+        left(tmp_path, "paused")
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait(2)
+            jobs = cold(scheduler).add_background_job(nothing, key="k", cron=cron)
+            jobs.add_background_job(nothing, key="paused", cron=NIGHTLY)
+            jobs.pause("paused")
+            with jobs:
+                assert not [
+                    job for job in scheduler.get_jobs() if job.next_run_time and job.next_run_time < datetime.now(UTC)
+                ]
+
+    def test_a_store_that_is_down_costs_no_warm_up(self, tmp_path: Path, records: Any) -> None:
+        """What cannot be made up for is told."""
+
+        class ReadOnly(SQLAlchemyJobStore):  # type: ignore[misc]
+            is_so = False
+
+            def update_job(self, job: Any) -> None:
+                if self.is_so and job.next_run_time < datetime.now(UTC):
+                    raise OSError("store is down")
+                super().update_job(job)
+
+        left(tmp_path, "k")
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait()
+            until(lambda: next_run(tmp_path, "k") != LONG_AGO)
+            scheduler.remove_jobstore("default")
+            store = ReadOnly(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
+            store.is_so = True
+            scheduler.add_jobstore(store)
+            with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY) as jobs:
+                assert jobs.is_warm
+        assert "a run of job 'k' cannot be made up for: OSError: store is down" in records.texts("ERROR")[0]
+
+
+class TestAfterTheClose:
+    """A scheduler of somebody else goes on after the close, and consumes nothing that is for the next warm-up."""
+
+    @pytest.mark.parametrize("kind", ["asyncio", "background"])
+    def test_what_comes_due_after_the_close_is_made_at_the_next_warm_up(
+        self, tmp_path: Path, kind: str, records: Any
+    ) -> None:
+        """In this process or in another one; a job that was paused stays paused."""
+        with already_started(tmp_path, kind) as (scheduler, values):
+            jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY)
+            jobs.add_background_job(nothing, key="paused", cron=NIGHTLY).warm_up()
+            jobs.pause("paused")
+            due = row(jobs, "k").next_run_time
+            jobs.close()
+            assert next_run(tmp_path, "k") is None
+            scheduler.wakeup()
+            assert not values.seen
+            jobs.warm_up()
+            assert next_run(tmp_path, "k") == row(jobs, "k").next_run_time == due
+            assert next_run(tmp_path, "paused") is None
+            jobs.close()
+        seen = Waiter()
+        with looked_at(tmp_path) as store:  # time passes
+            job = store.lookup_job("bgjobs:k")
+            assert job.kwargs == {"due": due}
+            job.kwargs = {"due": LONG_AGO}
+            store.update_job(job)
+        _, jobs = on(tmp_path, kind=kind)
+        jobs.add_background_job(nothing, key="paused", cron=NIGHTLY)
+        with warm(kind, jobs.add_background_job(tell(seen), key="k", cron=NIGHTLY)):
+            assert seen.wait() == [last(CronExpression(NIGHTLY).trigger("UTC"))]
+            assert row(jobs, "paused").paused
+        assert not [text for text in records.texts("WARNING") if "coalesced" not in text]
+
+    def test_an_extra_run_waits_too(self, tmp_path: Path) -> None:
+        """It is made once, at the next warm-up, under the id that ``run_now`` gave."""
+        seen = Waiter()
+        with already_started(tmp_path) as (scheduler, values):
+            jobs = cold(scheduler).add_background_job(lambda: seen(current_run().run_id), key="k", cron=NIGHTLY)
+            jobs.warm_up()
+            scheduler.pause()
+            run_id = jobs.run_now("k")
+            jobs.close()
+            scheduler.resume()
+            scheduler.wakeup()
+            assert ids(tmp_path) == ["bgjobs:k", f"bgjobs:k:{run_id}"]
+            assert not values.seen
+            with jobs:
+                assert seen.wait() == [run_id]
+            assert len(seen.seen) == 1
+
+    def test_a_changed_schedule_does_not_make_what_waited(self, tmp_path: Path) -> None:
+        """Nor is the job paused by having waited."""
+        with already_started(tmp_path) as (scheduler, _):
+            with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY):
+                pass
+            with cold(scheduler).add_background_job(nothing, key="k", cron="0 0 4 * * *") as jobs:
+                due = next_run(tmp_path, "k")
+                assert due is not None
+                assert due.hour == 4
+                assert not row(jobs, "k").paused
+
+    def test_a_job_that_waits_can_move_to_another_store(self, tmp_path: Path) -> None:
+        """Its due time goes along."""
+        other = tmp_path / "other"
+        other.mkdir()
+        with already_started(tmp_path) as (scheduler, _):
+            scheduler.add_jobstore(stored(other), "other")
+            with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY) as jobs:
+                due = row(jobs, "k").next_run_time
+            with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY, jobstore="other"):
+                assert next_run(other, "k") == due
+                assert ids(tmp_path) == []
+
+    def test_a_run_that_begins_during_the_close_is_not_made_again(self, tmp_path: Path) -> None:
+        """The scheduler may take a row between the look at it and its parking; the one after waits then."""
+        seen = Waiter()
+
+        class Passing(SQLAlchemyJobStore):  # type: ignore[misc]
+            meanwhile: Callable[[], object] | None = None
+
+            def lookup_job(self, job_id: str) -> Any:
+                meanwhile, self.meanwhile = self.meanwhile, None
+                if meanwhile is not None:
+                    meanwhile()
+                return super().lookup_job(job_id)
+
+        def look() -> None:
+            scheduler.resume()
+            scheduler._process_jobs()
+
+        store = Passing(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        with already_started(tmp_path) as (scheduler, _):
+            scheduler.remove_jobstore("default")
+            scheduler.add_jobstore(store)
+            jobs = cold(scheduler).add_background_job(tell(seen), key="k", cron=NIGHTLY).warm_up()
+            due = next_run(tmp_path, "k")
+            scheduler.pause()
+            scheduler.modify_job("bgjobs:k", next_run_time=LONG_AGO)
+            store.meanwhile = look
+            jobs.close()
+            assert len(seen.seen) == 1
+            with looked_at(tmp_path) as found:
+                parked = found.lookup_job("bgjobs:k")
+                assert (parked.next_run_time, parked.kwargs) == (None, {"due": due})
+
+    def test_what_a_newer_process_has_taken_up_goes_on(self, tmp_path: Path) -> None:
+        """In a rolling deployment the old process closes after the new one is warm."""
+        with already_started(tmp_path) as (old, _), already_started(tmp_path) as (new, _):
+            first, second = (cold(s).add_background_job(nothing, key="k", cron=NIGHTLY) for s in (old, new))
+            first.warm_up()
+            with second:
+                first.close()
+                assert next_run(tmp_path, "k") == row(second, "k").next_run_time
+            assert next_run(tmp_path, "k") is None
+
+    def test_a_store_that_is_down_costs_no_close(self, tmp_path: Path, records: Any) -> None:
+        """The rows in the other stores wait all the same."""
+
+        class Failing(SQLAlchemyJobStore):  # type: ignore[misc]
+            is_down = False
+
+            def get_all_jobs(self) -> Any:
+                if self.is_down:
+                    raise OSError("store is down")
+                return super().get_all_jobs()
+
+        other = tmp_path / "other"
+        other.mkdir()
+        store = Failing(url=f"sqlite:///{other / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"failing": store, "default": stored(tmp_path)})
+        scheduler.start()
+        with cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY):
+            store.is_down = True
+        scheduler.shutdown()
+        assert next_run(tmp_path, "k") is None
+        assert "job store 'failing' cannot keep what comes due" in records.texts("ERROR")[0]

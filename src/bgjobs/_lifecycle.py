@@ -13,6 +13,7 @@ import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins a
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.status import Health, RegisteredJob
-from ._runs.threads import LoopThread, waits, within
+from ._runs.threads import LoopThread, in_daemon_thread, waits, within
 from ._signals import on_stop_signal
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Lifecycle:
             rows.agree()
             for job in jobs:
                 self._schedule(job)
-            rows.has_agreed = True
+            rows.ready()
             bridge.resume()
             self._is_started = True
             warmed()
@@ -212,12 +213,15 @@ class Lifecycle:
             if bridge is None or owners is None or rows is None:
                 return
             self.rows = None  # from here on nothing is scheduled any more
-            self.registry.shut()
             deadline = time.monotonic() + self._settings.shutdown_timeout
             try:
-                hold = bridge.pause if bridge.started_here else rows.clear
-                if not within(self._settings.shutdown_timeout, hold):
+                hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
+                wait([hold], waits.hold)  # what comes due from there on stays in its store
+                self.registry.shut()
+                if not wait([hold], max(0.0, deadline - time.monotonic())).done:
                     log.warning("the scheduler does not answer, maybe for a job store that hangs; closing all the same")
+                else:
+                    hold.result()
                 owners.take_all_back()
                 self.registry.drain(max(0.0, deadline - time.monotonic()))
             finally:

@@ -51,10 +51,10 @@ _applications: dict[str, Owners] = {}
 _owners: ContextVar[Owners | None] = ContextVar("bgjobs_owners", default=None)
 
 
-def fire(application: str, key: str, kind: str) -> object:
+def fire(application: str, key: str, kind: str, by: str = "", due: datetime | None = None) -> object:
     """What APScheduler calls; job stores hold a reference to it, so its name and arguments stay.
 
-    Returns a coroutine where a task owns the run.
+    Returns a coroutine where a task owns the run. `by` and `due` are notes in the row (see `stored`).
     """
     owners, run = _owners.get(), here()
     if owners is None or run is None or run.is_begun or (run.key, run.kind) != (key, kind):

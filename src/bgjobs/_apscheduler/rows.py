@@ -10,11 +10,12 @@ from typing import Any
 from apscheduler.jobstores.base import JobLookupError
 
 from .._errors import DuplicateJobError
+from .._runs import log
 from .._runs.registry import SCHEDULED, STARTUP
 from .._runs.status import CLOSING, PAUSED, RegisteredJob
 from . import missed
 from .executor import fire
-from .stored import Stored, has_schedule, parts
+from .stored import Stored, due_of, has_schedule, parts, unparked
 
 
 class Rows(Stored):
@@ -56,26 +57,66 @@ class Rows(Stored):
         in_memory = self._bridge.is_in_memory(alias)
         held = self._held(job, None if in_memory else alias)
         is_same = held is not None and has_schedule(held, schedule.trigger)
-        values = self._values(job, SCHEDULED) | {
+        values = self._values(job, SCHEDULED, alias) | {
             "misfire_grace_time": job.options.misfire_grace_time,
             "coalesce": job.options.coalesce,
             "max_instances": job.options.max_instances,
         }
-        if held is not None and held.next_run_time is None:
+        due = None if held is None else due_of(held)
+        if held is not None and due is None:
             schedule.paused_at = schedule.paused_at or datetime.now(UTC)
         if schedule.paused_at is not None:
             values["next_run_time"] = None
-        elif is_same:
-            self._expect(job, held.next_run_time)
+        elif is_same and due is not None:
+            self._expect(job, due)
         if is_same and held._jobstore_alias == alias:
-            self._update(held, values)  # its next run stays: the scheduler may be making it at this moment
+            self._keep(held, unparked(held) | values)
             return
         if is_same:  # it was in another job store
-            values.setdefault("next_run_time", held.next_run_time)
+            values.setdefault("next_run_time", due)
         row = self._scheduler.add_job(
             fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
         )
         schedule.entry = row if in_memory else None
+
+    def _keep(self, row: Any, values: dict[str, Any]) -> None:
+        """Bring a row up to date; its next run stays, since the scheduler may be making it at this moment."""
+        name, key, _ = parts(row)
+        self._names.add(name)
+        self._kept.add(key)
+        self._update(row, values)
+
+    def ready(self) -> None:
+        """All jobs of the warm-up are added: make up for what came due here before it."""
+        self._has_agreed = True
+        missed.warm[self._name] = self
+        self.make_up()
+
+    def make_up(self) -> None:
+        """Make the last run of each job that came due here while nothing was warm, once. Raises nothing."""
+        notes = {(note.key, note.kind): note for note in missed.take(self._is_to_make_up)}
+        for note in notes.values():
+            job = self._registry.jobs.get(note.key)
+            try:
+                if job is not None and note.kind == SCHEDULED:
+                    self._make_up(job, note.moment)
+                elif job is not None and note.kind != STARTUP:
+                    self.run_once(job, note.kind)
+            except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
+                log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
+
+    def _is_to_make_up(self, note: missed.Note) -> bool:
+        return note.name in self._names and note.key in (self._kept if note.kind == SCHEDULED else self._registry.jobs)
+
+    def _make_up(self, job: RegisteredJob, moment: datetime) -> None:
+        schedule = job.schedule
+        due = None if schedule is None or schedule.paused_at is not None else missed.latest(schedule.trigger, moment)
+        if schedule is None or due is None or (schedule.ticked_at is not None and schedule.ticked_at >= due):
+            return  # a later run stands for it
+        log.info(f"job {job.key!r} makes up for its run of {due.isoformat(timespec='seconds')}", job.key)
+        self._expect(job, due)
+        with suppress(JobLookupError):
+            self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is None or job.schedule.paused_at is None:
@@ -93,7 +134,7 @@ class Rows(Stored):
             jobstore=job.options.jobstore,
             misfire_grace_time=None,  # it runs however slow the start is
             replace_existing=True,
-            **self._values(job, kind),
+            **self._values(job, kind, job.options.jobstore),
         )
 
     def pause(self, key: str) -> None:
@@ -115,8 +156,9 @@ class Rows(Stored):
         self._forget(self.id_of(key))
 
     def clear(self) -> None:
-        """Remove all our rows, but for those in persistent stores."""
+        """Remove all our rows, but for those in persistent stores, which stay with their due times."""
         missed.warm.pop(self._name, None)
+        self.park()
         in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
             for row in self._rows(alias):

@@ -2,6 +2,10 @@
 
 A row holds what a store can keep: a reference to the function `fire`, and three texts (application, key, kind of run).
 Its id is ``<application>:<key>``; a one-shot has ``:startup`` or ``:<run id>`` behind it.
+
+A scheduler that somebody else runs goes on after a close. Our rows in its persistent stores are parked then: paused,
+with the due time as ``due``, for the next warm-up here or elsewhere. ``by`` says which warm-up had a row last, so that
+a close does not park what a newer process has taken up.
 """
 
 from __future__ import annotations
@@ -52,23 +56,25 @@ class Stored:
         registry: The jobs.
 
     Attributes:
-        has_agreed: Whether all jobs of the warm-up have been added.
+        application: The name of the application.
     """
 
     def __init__(self, bridge: SchedulerBridge, application: str, name: str, registry: Registry) -> None:
-        missed.warm[name] = application
-        self.has_agreed = False
+        self._has_agreed = False  # all jobs of the warm-up are added
         self._bridge = bridge
         self._scheduler = bridge.scheduler
-        self._application = application
+        self.application = application
         self._prefix = f"{application}:"
         self._name = name
         self._registry = registry
+        self._id = registry.new_run_id()  # of this warm-up
         self._shared = share(self._scheduler, registry, application)
         self._began = datetime.now(UTC)
         self._others: set[str] = set()  # applications with rows in our stores
         self._ours: set[str] = set()
         self._found: dict[str, Any] = {}  # the stored rows of warm-up, until their jobs are added
+        self._names = {name}  # under which rows of ours may have come due while nothing was warm
+        self._kept: set[str] = set()  # the keys of those that went on with the same schedule
 
     def id_of(self, key: str, kind: str = SCHEDULED) -> str:
         """The id that APScheduler knows a job by."""
@@ -93,12 +99,13 @@ class Stored:
                     removed.append(f"{row.id!r} ({reason})")
                     self._drop(row, alias)
                 elif kind != SCHEDULED:
-                    self._update(row, self._values(self._registry.jobs[key], kind))
+                    self._names.add(row.args[0])
+                    self._update(row, self._values(self._registry.jobs[key], kind, alias) | unparked(row))
                 if kind == SCHEDULED and (not reason or row.id not in self._found):
                     self._found[row.id] = row
         if removed:
             log.warning(
-                f"rows of {self._application!r} were removed from the job stores: {', '.join(removed)}; if another "
+                f"rows of {self.application!r} were removed from the job stores: {', '.join(removed)}; if another "
                 "program keeps jobs there, give it an `application` and a table of its own"
             )
         for problem in self.problems():
@@ -106,9 +113,9 @@ class Stored:
 
     def problems(self) -> list[str]:
         """A sentence for each application that is not warm here, and whose jobs this scheduler takes all the same."""
-        known = {*missed.warm, *missed.warm.values()}
+        known = {*missed.warm, *(rows.application for rows in list(missed.warm.values()))}
         return [
-            f"a job store of the application {self._application!r} holds jobs of {other!r}, too, and each takes the "
+            f"a job store of the application {self.application!r} holds jobs of {other!r}, too, and each takes the "
             "other's runs: give each a table of its own (`tablename` of SQLAlchemyJobStore, `jobs_key` and "
             "`run_times_key` of RedisJobStore)"
             for other in sorted({*self._others, *missed.applications(since=self._began)} - known)
@@ -126,9 +133,9 @@ class Stored:
     def _is_ours(self, row: Any) -> bool:
         """Whether a row is this application's, and no other facade's on this scheduler, warm or not yet."""
         key, application = parts(row)[1], application_of(row)
-        if application and application != self._application:
+        if application and application != self.application:
             self._others.add(application)
-        if application != self._application:  # or its arguments are damaged
+        if application != self.application:  # or its arguments are damaged
             return not application and self.key_of(row.id) in self._registry.jobs
         if row.id in self._shared.taken - self._ours:
             return False
@@ -165,13 +172,19 @@ class Stored:
         row = self._found.get(self.id_of(job.key))
         return row is not None and job.schedule is not None and has_schedule(row, job.schedule.trigger)
 
-    def _values(self, job: RegisteredJob, kind: str) -> dict[str, Any]:
-        return {"args": (self._name, job.key, kind), "name": job.key, "executor": job.options.executor}
+    def _values(self, job: RegisteredJob, kind: str, alias: str) -> dict[str, Any]:
+        is_to_park = self._bridge.running and not self._bridge.started_here and not self._bridge.is_in_memory(alias)
+        return {
+            "args": (self._name, job.key, kind),
+            "kwargs": {"by": self._id} if is_to_park else {},
+            "name": job.key,
+            "executor": job.options.executor,
+        }
 
     def _held(self, job: RegisteredJob, alias: str | None) -> Any:
         """The row of the job that warm-up found, or, of a job that is added later, the one in that job store."""
         row = self._found.pop(self.id_of(job.key), None)
-        if row is not None or alias is None or not self.has_agreed:
+        if row is not None or alias is None or not self._has_agreed:
             return row
         try:
             return self._scheduler.get_job(self.id_of(job.key), alias)
@@ -184,6 +197,27 @@ class Stored:
         with job.lock:  # unless that run has begun already
             if job.schedule.ticked_at is None or due > job.schedule.ticked_at:
                 job.schedule.expected = due
+
+    def park(self) -> None:
+        """Have our rows wait for the next warm-up, with their due times, where the scheduler goes on without us."""
+        if self._bridge.running and not self._bridge.started_here:
+            for alias in self._bridge.stores(in_memory=False):
+                try:
+                    for row in self._scheduler.get_jobs(alias):
+                        if row.func_ref == FIRE and row.kwargs.get("by") == self._id and row.next_run_time:
+                            self._park(row, alias)
+                except Exception as error:  # noqa: BLE001 - whatever a store raises; the others are parked
+                    log.failure(f"job store {alias!r} cannot keep what comes due for the next warm-up:", error)
+
+    def _park(self, row: Any, alias: str) -> None:
+        _, key, kind = parts(row)
+        job, due = self._registry.jobs.get(key), row.next_run_time
+        with suppress(JobLookupError):  # its last run has begun
+            self._scheduler.modify_job(row.id, alias, next_run_time=None, kwargs={"due": due})
+            begun = job.schedule.submitted if job and job.schedule and kind == SCHEDULED else None
+            if begun is not None and begun >= due:  # since the row was read; from here on it cannot
+                due = row.trigger.get_next_fire_time(begun, datetime.now(UTC))
+                self._scheduler.modify_job(row.id, alias, kwargs={"due": due})
 
 
 class _Unrestored(logging.Handler):
@@ -226,6 +260,16 @@ def application_of(row: Any) -> str:
     _, key, kind = parts(row)
     end = f":{key}" if kind == SCHEDULED else f":{key}:{kind}"
     return row.id.removesuffix(end) if key and row.id.endswith(end) else ""
+
+
+def due_of(row: Any) -> datetime | None:
+    """When a row is due, parked or not; ``None`` where it is paused."""
+    return row.next_run_time or row.kwargs.get("due")  # type: ignore[no-any-return]
+
+
+def unparked(row: Any) -> dict[str, Any]:
+    """The change that lets a parked row run."""
+    return {"next_run_time": due_of(row)} if due_of(row) != row.next_run_time else {}
 
 
 def has_schedule(row: Any, trigger: Any) -> bool:
