@@ -26,7 +26,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bgjobs import BackgroundJobsSettings
-from bgjobs._runs.log import unconfigure_logging
+from bgjobs._logging import unconfigure_logging
 
 PRINTED = re.compile(r"^<!-- printed -->\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -95,6 +95,20 @@ async def async_scope(job_type: type[Any]) -> AsyncGenerator[Any]:
     yield job_type()
 
 
+class Scope:
+    """A scope for threads and tasks that notes the error which goes through it."""
+
+    def __init__(self, instance: object, note: Callable[[object], None]) -> None:
+        self.instance = instance
+        self.note = note
+
+    def __enter__(self) -> object:
+        return self.instance
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        self.note(error)
+
+
 def flavoured(flavour: str, scope: Callable[[type[Any]], Any]) -> Resolver:
     """The scope as it is (``"sync"``), or its twin that only a task can enter (``"async"``)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from typing import Any
 
 import apscheduler.events
@@ -46,6 +47,7 @@ async def used() -> dict[str, Any]:
         ("scheduler", "_jobstores", dict),
         ("scheduler", "_eventloop", asyncio.AbstractEventLoop),
         ("scheduler", "_dispatch_event", object),
+        ("scheduler", "_jobstores_lock", type(threading.RLock())),
         ("scheduler", "_process_jobs", object),
         ("background", "_process_jobs", object),
         ("blocking", "_process_jobs", object),
@@ -97,13 +99,19 @@ class TestHowItIsUsed:
         assert objects["scheduler"]._eventloop is loop
         assert objects["asyncio executor"]._eventloop is loop
 
-    def test_a_look_at_the_jobs_waits_for_the_pass(self) -> None:
-        """``get_jobs`` takes the lock that a pass over the due jobs holds, and reads no other store."""
-        assert "with self._jobstores_lock" in inspect.getsource(BackgroundScheduler.get_jobs)
-        scheduler = BackgroundScheduler()
-        scheduler.start()
-        assert scheduler.get_jobs(jobstore="bgjobs: none") == []
-        scheduler.shutdown()
+    @pytest.mark.parametrize("name", ["_process_jobs", "add_job", "remove_job", "get_jobs"])
+    def test_one_lock_is_held_for_each_pass_and_each_change(self, name: str) -> None:
+        """So that who holds it makes a change of several steps, and who has had it knows that no pass is going."""
+        assert "with self._jobstores_lock" in inspect.getsource(getattr(BackgroundScheduler, name))
+
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [(AsyncIOScheduler, "wakeup"), (BackgroundScheduler, "_main_loop")],
+        ids=["asyncio", "threads"],
+    )
+    def test_a_pass_is_looked_up_on_the_scheduler(self, kind: type[Any], name: str) -> None:
+        """That is how something else can stand there: on the object, not on the class."""
+        assert "wait_seconds = self._process_jobs()" in inspect.getsource(getattr(kind, name))
 
     def test_no_event_is_unknown(self) -> None:
         """A new kind of event in APScheduler fails here, so that somebody decides whether bgjobs should listen."""

@@ -232,6 +232,29 @@ class TestText:
         assert check(jobs).splitlines()[1].endswith(word)
 
 
+def test_a_year_is_searched_once_for_a_zone(check: Check) -> None:
+    """Not once for each job: a second one asks the zone a few questions more, not a thousand."""
+    asked = []
+
+    class Counting(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta:
+            asked.append(moment)
+            return timedelta(hours=1)
+
+        def dst(self, moment: datetime | None) -> timedelta:
+            return timedelta(0)
+
+        def tzname(self, moment: datetime | None) -> str:
+            return "counting"
+
+    jobs = BackgroundJobs(settings=BackgroundJobsSettings(timezone=Counting()))
+    check(jobs.add_background_job(work, cron="@daily"))
+    first = len(asked)
+    assert first > 366
+    check(jobs.add_background_job(work, cron="@hourly", key="more"))
+    assert len(asked) - first < 366
+
+
 class TestNext:
     def test_a_line_for_each_fire_time(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Each has the time in the zone and in UTC, and what the clock change did."""

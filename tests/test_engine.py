@@ -24,7 +24,6 @@ from apscheduler.executors.pool import BasePoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
-from loguru import logger
 
 from bgjobs import BackgroundJobs, CancellationToken
 from bgjobs.testing import collect, run_job
@@ -32,6 +31,7 @@ from stage import (
     CLASSES,
     LIMIT,
     NIGHTLY,
+    Scope,
     Times,
     Waiter,
     async_scope,
@@ -410,7 +410,7 @@ def test_an_observer_that_raises_costs_no_run(records: Any) -> None:
     def observe(_: object) -> None:
         raise KeyboardInterrupt
 
-    jobs._registry.observers.append(observe)  # the public way to observe runs is still to come
+    jobs._registry.reports.observers.append(observe)  # the public way to observe runs is still to come
     with collect(jobs) as results:
         assert run_job(jobs, "k").outcome == "succeeded"
     assert [result.key for result in results] == ["k"]
@@ -488,78 +488,6 @@ class TestTimeouts:
         with stage(kind, lambda jobs: jobs.add_background_job(blocking, key="k", trigger=now(), timeout=0.02)) as jobs:
             until(lambda: counts(jobs, "k"))
         assert counts(jobs, "k") == {"timed_out": 1}
-
-
-class NoTextError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-class NoTracebackError(Exception):
-    def with_traceback(self, tb: object) -> Any:
-        raise RuntimeError("no traceback")
-
-
-class NoAttributesError(Exception):
-    def __getattribute__(self, name: str) -> Any:
-        raise RuntimeError("no attributes")
-
-
-class FalsyError(Exception):
-    def __bool__(self) -> bool:
-        return False
-
-
-class Scope:
-    """A scope for threads and tasks that notes the error which goes through it."""
-
-    def __init__(self, instance: object, note: Callable[[object], None]) -> None:
-        self.instance = instance
-        self.note = note
-
-    def __enter__(self) -> object:
-        return self.instance
-
-    def __exit__(self, _: object, error: object, __: object) -> None:
-        self.note(error)
-
-
-@pytest.mark.parametrize("error_type", [NoTextError, NoTracebackError, NoAttributesError, FalsyError])
-def test_an_odd_exception_is_handled_like_any_other(kind: str, colour: str, error_type: type[Exception]) -> None:
-    """``on_exception`` gets it, the scope sees it, and the run has failed, whatever its own methods raise."""
-    error, handled, closed = error_type(), Waiter(), Waiter()
-
-    def act(*_: object) -> None:
-        raise error
-
-    job = job_class(colour, act, lambda _, exc: handled(exc is error))
-
-    def resolver(job_type: type[Any]) -> Any:
-        return Scope(job_type(), lambda found: closed(found is error))
-
-    with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=now()), resolver=resolver) as jobs:
-        assert (handled.wait(), closed.wait()) == ([True], [True])
-        until(lambda: row(jobs, "k").running == 0)
-    assert counts(jobs, "k") == {"failed": 1}
-
-
-@pytest.mark.parametrize("error", [OSError("disk full"), SystemExit(3)], ids=repr)
-def test_a_log_sink_that_raises_costs_nothing(kind: str, colour: str, error: BaseException) -> None:
-    """Runs, handlers and the close go on though every record raises, whatever it is."""
-    seen = Waiter()
-
-    def sink(_: object) -> None:
-        raise error
-
-    number = logger.add(sink, catch=False, level=0)
-    try:
-        job = job_class(colour, fail, lambda *_: seen())
-        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), log_runs=True) as jobs:
-            seen.wait(3)
-    finally:
-        logger.remove(number)
-    assert not jobs.is_warm
-    assert counts(jobs, "k")["failed"] == len(seen.seen)
 
 
 def test_what_waits_for_a_thread_at_the_close_never_runs(waits: Any) -> None:

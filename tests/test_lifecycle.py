@@ -111,7 +111,7 @@ class TestWarmUp:
 
         with jobs.add_background_job(slow, trigger=now()):
             assert started.wait(LIMIT)
-        assert refused.seen == ["the jobs are being warmed up or closed by another thread; wait for that to end"]
+        assert refused.seen == ["the jobs are being warmed up or closed already; wait for that to end"]
 
     def test_a_job_may_add_jobs_meanwhile(self) -> None:
         """On a running scheduler the first immediate run comes before the last job is scheduled."""

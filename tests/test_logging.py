@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 from loguru import logger
 
 from bgjobs import configure_logging
-from bgjobs._runs.log import unconfigure_logging  # undoes a set-up that lasts for the process
+from bgjobs._logging import unconfigure_logging  # undoes a set-up that lasts for the process
 from stage import NIGHTLY, Records, cold, nothing, until, warm
 
 APSCHEDULER = logging.getLogger("apscheduler")
@@ -38,12 +38,18 @@ def fail() -> None:
     raise ValueError("no {luck}")
 
 
-def run_and_fail() -> None:
-    """One failed run, from its fire time to its end."""
-    jobs = cold().add_background_job(fail, cron="@yearly")
-    with warm("background", jobs):
-        jobs.run_now("fail")
+async def fail_async() -> None:
+    """A job."""
+    raise ValueError("no {luck}")
+
+
+def run_and_fail(job: Callable[..., object] = fail, *, kind: str = "background", key: str = "fail") -> str:
+    """One failed run, from its fire time to its end; its id."""
+    jobs = cold().add_background_job(job, cron="@yearly", key=key)
+    with warm(kind, jobs):
+        run_id = jobs.run_now(key)
         until(lambda: jobs.status()[0].outcomes["failed"])
+    return run_id
 
 
 class TestLines:
@@ -84,7 +90,87 @@ class TestLines:
         assert second["exception"].endswith("ValueError: no")
 
 
+#: A text that would look like a record of its own, on a terminal and to whatever splits a log into lines.
+FORGED = "no\n2026-01-01T00:00:00.000Z ERROR    forged\r\x1b[2J\x9b1A\x85forged\u2028forged"
+
+
+def forge() -> None:
+    """A job whose error has a text, a cause and a note like that."""
+    error = ValueError(FORGED)
+    error.add_note(FORGED)
+    raise error from KeyError(FORGED)
+
+
+class TestForgery:
+    """Whatever comes from outside, one record looks like one."""
+
+    def test_a_failed_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its error has lines of its own in the traceback only, all of which are indented."""
+        configure_logging()
+        run_and_fail(forge)
+        lines = capsys.readouterr().err.splitlines()
+        assert all(line.isprintable() for line in lines)
+        heads = [line for line in lines if not line.startswith("    ")]
+        assert [head.split()[1:4] for head in heads] == [["ERROR", "job", "'fail'"], ["ERROR", "Job", '"fail']]
+        assert (
+            r"ValueError: no\n2026-01-01T00:00:00.000Z ERROR    forged\r\u001b[2J\u009b1A\u0085forged\u2028" in heads[0]
+        )
+
+    def test_a_key(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The key of a job is escaped as well, in APScheduler's records too."""
+        configure_logging()
+        run_and_fail(key="a\nb\x1b")
+        lines = capsys.readouterr().err.splitlines()
+        assert len([line for line in lines if not line.startswith("    ")]) == 2
+        assert r" [a\nb\u001b " in lines[0]
+
+    def test_the_sinks_of_others(self, records: Records) -> None:
+        """The messages of bgjobs and of APScheduler are one printable line each, whatever the sink makes of them."""
+        configure_logging()
+        run_and_fail(forge, key="a\nb")
+        assert len(records) == 2
+        assert all(text.isprintable() for text in records.texts())
+
+    def test_a_message_of_the_application(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its further lines are indented."""
+        configure_logging()
+        logger.info("a table\n1 2\n\x1b[1m3 4")
+        assert capsys.readouterr().err.partition("a table")[2] == "\n    1 2\n    \\u001b[1m3 4\n"
+
+    def test_json_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """For whatever splits lines, and it says the same when it is read; letters stay readable."""
+        configure_logging(json=True)
+        logger.info(FORGED + " città")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.isprintable()
+        assert "città" in line
+        assert json.loads(line)["message"] == FORGED + " città"
+
+    def test_bound_names_replace_no_field(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """What a job binds under the name of a field of the record gets another one."""
+        configure_logging(json=True)
+        logger.bind(message="m", level="l", time="t", logger="n", exception="e", path="p").info("hello")
+        line = json.loads(capsys.readouterr().err)
+        assert (line["message"], line["level"], line["logger"]) == ("hello", "INFO", "test_logging")
+        assert "exception" not in line
+        assert line["time"].startswith("20")
+        extras = {name: value for name, value in line.items() if name.startswith("extra.")}
+        assert extras == {f"extra.{n}": n[0] for n in ["message", "level", "time", "exception"]} | {"extra.logger": "n"}
+        assert line["path"] == "p"
+
+
 class TestAPScheduler:
+    @pytest.mark.parametrize("job", [fail, fail_async])
+    def test_its_records_name_the_run(self, kind: str, job: Callable[..., object], records: Records) -> None:
+        """The traceback of a failed run has the names of that run bound, as bgjobs' own record of it has."""
+        configure_logging()
+        run_id = run_and_fail(job, kind=kind)
+        until(lambda: any(record["exception"] for record in records))
+        ours, theirs = records
+        assert ours["extra"]["run_id"] == theirs["extra"]["run_id"] == run_id
+        assert ours["extra"]["scheduled_at"] == theirs["extra"]["scheduled_at"]
+        assert theirs["extra"].keys() == {"job", "run_id", "scheduled_at"}
+
     def test_a_failure_has_its_traceback_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         """APScheduler's record has it; the values of local variables are not in it."""
         configure_logging()

@@ -714,38 +714,6 @@ class TestAfterTheClose:
                 assert next_run(other, "k") == due
                 assert ids(tmp_path) == []
 
-    def test_a_run_that_begins_during_the_close_is_not_made_again(self, tmp_path: Path) -> None:
-        """The scheduler may take a row between the look at it and its parking; the one after waits then."""
-        seen = Waiter()
-
-        class Passing(SQLAlchemyJobStore):  # type: ignore[misc]
-            meanwhile: Callable[[], object] | None = None
-
-            def lookup_job(self, job_id: str) -> Any:
-                meanwhile, self.meanwhile = self.meanwhile, None
-                if meanwhile is not None:
-                    meanwhile()
-                return super().lookup_job(job_id)
-
-        def look() -> None:
-            scheduler.resume()
-            scheduler._process_jobs()
-
-        store = Passing(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
-        with already_started(tmp_path) as (scheduler, _):
-            scheduler.remove_jobstore("default")
-            scheduler.add_jobstore(store)
-            jobs = cold(scheduler).add_background_job(tell(seen), key="k", cron=NIGHTLY).warm_up()
-            due = next_run(tmp_path, "k")
-            scheduler.pause()
-            scheduler.modify_job("bgjobs:k", next_run_time=LONG_AGO)
-            store.meanwhile = look
-            jobs.close()
-            assert len(seen.seen) == 1
-            with looked_at(tmp_path) as found:
-                parked = found.lookup_job("bgjobs:k")
-                assert (parked.next_run_time, parked.kwargs) == (None, {"due": due})
-
     def test_what_a_newer_process_has_taken_up_goes_on(self, tmp_path: Path) -> None:
         """In a rolling deployment the old process closes after the new one is warm."""
         with already_started(tmp_path) as (old, _), already_started(tmp_path) as (new, _):

@@ -41,33 +41,6 @@ def test_the_first_signal_asks_to_stop(kind: str, number: signal.Signals, waits:
     assert not jobs.is_warm
 
 
-@pytest.mark.parametrize("kind", ["background", "blocking"])
-def test_a_second_ctrl_c_interrupts(kind: str, waits: Any) -> None:
-    """After the time of an echo, the handler from before is called."""
-    waits.echo = -1
-    release, ended = threading.Event(), threading.Event()
-
-    def job(cancellation_token: CancellationToken) -> None:
-        send(signal.SIGINT)
-        cancellation_token.wait(LIMIT)
-        while not release.wait(0.001):  # two signals that come together are one for Python, and APScheduler logs some
-            send(signal.SIGINT)
-        ended.set()
-
-    def run() -> None:
-        try:
-            jobs.run()
-        finally:
-            release.set()
-            ended.wait(LIMIT)
-
-    jobs = once(kind, job)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    jobs.close()
-
-
 def test_outside_the_main_thread_nothing_is_done(kind: str) -> None:
     """Python takes no signal handlers there; the jobs run all the same, until they are closed."""
     before, seen = signal.getsignal(signal.SIGINT), Waiter()

@@ -116,7 +116,7 @@ class TestRunJob:
 
         jobs = cold().add_background_job(Needs, cron=NIGHTLY)
         with pytest.raises(UnknownJobError, match="did you mean 'Needs'"):
-            run_job(jobs, "needs")
+            run_job(jobs, "neds")
         with pytest.raises(InvalidJobError, match="constructor of Needs needs 'users'"):
             run_job(jobs, "Needs")
 

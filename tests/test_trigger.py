@@ -238,7 +238,7 @@ class TestJitter:
 
     def test_negative(self) -> None:
         """A negative delay is refused."""
-        with pytest.raises(ConfigurationError, match="jitter: -1 seconds is negative"):
+        with pytest.raises(ConfigurationError, match="jitter: a number of seconds from 0 to"):
             trigger("0 0 12 * * *", jitter=-1)
 
 

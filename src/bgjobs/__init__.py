@@ -17,8 +17,8 @@ from ._errors import (
 )
 from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
+from ._logging import configure_logging
 from ._options import BackgroundJobOptions
-from ._runs.log import configure_logging
 from ._runs.run import CurrentRun, current_run
 from ._runs.status import Cancelled, Health, JobStatus, Skipped
 from ._token import CancellationToken

@@ -8,22 +8,28 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 
 from loguru import logger
 
 from ._check import as_text, preview, row_of
+from ._cron.explain import shown
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
+from ._exit import end
 from ._jobs import BackgroundJobs
+from ._logging import configure_logging
 from ._registration import load
-from ._runs.log import configure_logging
+from ._runs.calls import InThread, drive, in_task
 from ._runs.status import SUCCEEDED
-from ._runs.threads import InThread, drive, in_task
+from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
@@ -31,28 +37,61 @@ from ._signals import on_stop_signal
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
 
+#: How many fire times can be listed.
+MOST = 1_000_000
+
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
+TRUST = """\
+bgjobs run and bgjobs check execute code: they import the modules that --app and the settings name, also from the
+current directory, read the file .env there, and call the function that --app names. Whoever can write these, or a job
+store, can run code as you."""
 LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    with _output():
+        arguments = _parser().parse_args(argv)
+        try:
+            return arguments.command(arguments) or 0
+        except BgjobsError as exc:
+            if getattr(arguments, "format", "text") == "json":
+                _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
+            with suppress(OSError):  # nobody reads it
+                print(f"bgjobs: error: {exc}", file=sys.stderr)
+            return MISTAKE
+
+
+@contextmanager
+def _output() -> Generator[None]:
+    """Make stdout and stderr such that whatever is printed harms nobody: closed ones, pipes without reader, ASCII."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: else the next file that is opened would become it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        status: int | None = arguments.command(arguments)
-    except BgjobsError as exc:
-        if getattr(arguments, "format", "text") == "json":
-            _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
-        print(f"bgjobs: error: {exc}", file=sys.stderr)
-        return MISTAKE
-    except BrokenPipeError:  # the reader of the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status or 0
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # the interpreter would try again, complain, and end with another status
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough
+        pass
+    except OSError as exc:
+        raise LifecycleError(f"the output cannot be written: {exc.strerror}") from exc
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    _print(json.dumps(value, indent=2))
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -68,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
     source.add_argument("--app", metavar="MODULE:NAME", help=app)
 
-    run = commands.add_parser("run", parents=[source], help="run the jobs until Ctrl-C or SIGTERM, then let them end")
+    does = "run the jobs until Ctrl-C or SIGTERM, then let them end"
+    run = commands.add_parser("run", parents=[source], help=does, epilog=TRUST)
     run.add_argument("--once", metavar="KEY", help="run one job, now, and exit with 0 if it succeeds, else with 1")
     level = "lowest level (default: INFO)"
     run.add_argument("--log-level", metavar="LEVEL", default="INFO", type=str.upper, choices=LEVELS, help=level)
@@ -80,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         parents=[source],
         help="show the jobs, where each value came from, and the next runs",
         description="Show the jobs as code, settings file and environment define them together, where each value came "
-        "from, the next runs, and the days on which a clock change moves or repeats a run. Runs nothing.",
+        "from, the next runs, and the days on which a clock change moves or repeats a run. It starts no job and no "
+        "scheduler.",
+        epilog=TRUST,
     )
     check.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     check.set_defaults(command=_check)
@@ -98,8 +140,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not (text.isdecimal() and len(text) <= len(str(MOST)) and 0 < int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to {MOST}")
     return int(text)
 
 
@@ -107,7 +149,9 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00") from None
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00"
+        ) from None
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -128,7 +172,6 @@ def _run(arguments: argparse.Namespace) -> int:
         logger.opt(exception=exc).debug("the jobs could not be run")
         why = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
         raise LifecycleError(f"the jobs could not be run: {why}") from exc
-    _leave_hung_threads(jobs)
     return 0
 
 
@@ -136,29 +179,22 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     """Run one job outside any scheduler; Ctrl-C and SIGTERM request its cancellation."""
 
     def drain() -> None:
-        jobs._lifecycle.registry.drain(jobs._settings.shutdown_timeout)
-        _leave_hung_threads(jobs)
+        registry.drain(timeout)
+        if registry.abandoned:
+            end(f"job {key!r} did not end")
 
-    lifecycle, registry = jobs._lifecycle, jobs._lifecycle.registry
+    lifecycle, registry, timeout = jobs._lifecycle, jobs._lifecycle.registry, jobs._settings.shutdown_timeout
     job = registry.job(key)
     lifecycle.check_instance(job)
     run = registry.new_run(job, registry.new_run_id(), datetime.now(UTC))
-    with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start()):
+    with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start(), timeout + waits.exit):
         if run.target.is_coroutine:
             asyncio.run(registry.run_alone(run, in_task))
         else:
-            drive(registry.run_alone(run, InThread(lifecycle.loop)))
+            copy_context().run(drive, registry.run_alone(run, InThread(lifecycle.loop)))
     if run.error is not None:  # without a scheduler nothing else logs the traceback
         logger.bind(job=key, run_id=run.run_id).opt(exception=run.error).error(f"job {key!r} ends with status 1")
     return 0 if run.outcome == SUCCEEDED else FAILED
-
-
-def _leave_hung_threads(jobs: BackgroundJobs) -> None:
-    """End the process at once if runs were abandoned, since the interpreter would wait for their threads."""
-    if jobs._lifecycle.registry.abandoned:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(FAILED)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -169,7 +205,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         _print_json({"jobs": [asdict(row) for row in found]})
     else:
-        print(as_text(found))
+        _print(as_text(found))
 
 
 def _next(arguments: argparse.Namespace) -> None:
@@ -177,7 +213,7 @@ def _next(arguments: argparse.Namespace) -> None:
     after = arguments.after or datetime.now(UTC)
     if after.tzinfo is None:
         after = after.replace(tzinfo=where)
-    print(*preview(arguments.cron, where, after, arguments.count), sep="\n")
+    _print("\n".join(preview(arguments.cron, where, after, arguments.count)))
 
 
 # -- the jobs --------------------------------------------------------------------------------------------------------
@@ -185,9 +221,10 @@ def _next(arguments: argparse.Namespace) -> None:
 
 def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
     """Return the jobs of an application, or of the settings alone; modules of the current directory are found, too."""
-    here = str(Path.cwd())
-    if not {"", here} & {*sys.path}:
-        sys.path.insert(0, here)
+    with suppress(OSError):  # the current directory was deleted, and holds no modules
+        here = str(Path.cwd())
+        if not {"", here} & {*sys.path}:
+            sys.path.insert(0, here)
     if arguments.config is not None:
         os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
     settings = BackgroundJobsSettings() if arguments.app is None else BackgroundJobsSettings(app=arguments.app)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from ._cron.expression import Expression
-from ._runs.status import RegisteredJob
+from ._runs.schedule import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
 
 _NEXT = 3  # runs shown of a job
@@ -151,7 +152,8 @@ def _next_runs(trigger: Any, now: datetime) -> list[datetime]:
 
 def _clock_changes(cron: Expression, zone: tzinfo, now: datetime) -> Iterator[dict[str, str]]:
     """Yield the first run that each clock change within a year moves or repeats."""
-    for change in _changes(zone, now):
+    changes = _changes if isinstance(zone, Hashable) else _changes.__wrapped__
+    for change in changes(zone, now):
         # A clock that goes forward moves runs to the very moment of the change. One that goes back repeats what it
         # showed just before the change, and the first passage has the first run.
         repeated = max(_offset(change - _MINUTE, zone) - _offset(change, zone), timedelta(0))
@@ -160,14 +162,17 @@ def _clock_changes(cron: Expression, zone: tzinfo, now: datetime) -> Iterator[di
             yield {"at": first.isoformat(timespec="seconds"), "note": note}
 
 
-def _changes(zone: tzinfo, now: datetime) -> Iterator[datetime]:
-    """Yield the minutes (UTC) within a year at which a time zone changes its offset."""
+@lru_cache(maxsize=64)  # thousands of jobs are in few zones
+def _changes(zone: tzinfo, now: datetime) -> list[datetime]:
+    """Return the minutes (UTC) within a year at which a time zone changes its offset."""
+    changes = []
     begin = now.astimezone(UTC).replace(second=0, microsecond=0)
     for day in (begin + n * _DAY for n in range(_YEAR)):
         before = _offset(day, zone)
         if _offset(day + _DAY, zone) != before:
             changed = bisect_left(range(24 * 60), True, key=lambda n: _offset(day + n * _MINUTE, zone) != before)
-            yield day + changed * _MINUTE
+            changes.append(day + changed * _MINUTE)
+    return changes
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta:

@@ -1,4 +1,4 @@
-"""Every error that bgjobs raises, in one tree; with suggestions for misspelled names, and without passwords.
+"""Every error that bgjobs raises, in one tree; names in any spelling, and suggestions; no passwords.
 
     BgjobsError
      ├─ CronFormatError      (ValueError)    a cron expression that cannot be parsed
@@ -16,10 +16,14 @@ message says what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, Self, TypeVar
+from urllib.parse import unquote
+
+T = TypeVar("T")
 
 
 class BgjobsError(Exception):
@@ -100,6 +104,58 @@ class LifecycleError(BgjobsError, RuntimeError):
     """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
 
 
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def fold(name: str) -> str:
+    """Drop case and separators from a name, so that ``data-sync``, ``data_sync`` and ``DataSync`` are equal.
+
+    A separator between two digits stays: ``tenant-1-11`` and ``tenant-11-1`` are two names.
+    """
+    return re.sub(r"(?<!\d)_|_(?!\d)", "", re.sub(r"[\W_]+", "_", name.casefold()))
+
+
+class ByName(dict[str, T]):
+    """Values under names that users choose, which are found in any spelling."""
+
+    _spellings: dict[str, str]  # of each folded name
+
+    def __new__(cls, *_: object) -> Self:  # not `__init__`, which a copy or a pickle does without
+        self = super().__new__(cls)
+        self._spellings = {}
+        return self
+
+    def __init__(self, items: Mapping[str, T] | None = None) -> None:
+        for name, value in (items or {}).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: T) -> None:
+        super().__setitem__(name, value)
+        self._spellings[fold(name)] = name
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self._spellings.pop(fold(name), None)
+        return super().pop(name, *default)
+
+    def spelling(self, name: str) -> str | None:
+        """The name as it is spelled here; ``None`` where there is no such name."""
+        return self._spellings.get(fold(name))
+
+    def find(self, name: str) -> T | None:
+        """The value under a name in any spelling; ``None`` where there is none."""
+        return self.get(self._spellings.get(fold(name), name))
+
+
+def named(value: object) -> str:
+    """Return how an object is called in a message, without what it holds, which may be a password."""
+    if isinstance(value, functools.partial):
+        return f"a functools.partial of {named(value.func)}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        return value.__qualname__
+    return repr(value) if isinstance(value, str | int | float | None) else f"an object of type {type(value).__name__}"
+
+
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
     """Return the most similar of the known names, whatever its case; ``None`` where none is similar."""
     import difflib  # only here: importing it takes time that only a mistake needs
@@ -132,24 +188,54 @@ def raise_all(mistakes: Sequence[str | BgjobsError], what: str) -> None:
         raise error
 
 
-#: What may be shown of a configuration: the kind of a job store or executor.
-SHOWN = ("type", "class")
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+#: Options of job stores and executors whose values are ordinary words: what it is, and where its data are.
+_WORDS = {"type", "class", "host", "database", "db", "collection", "tablename", "tableschema", "table"}
+_WORDS |= {"path", "jobs_key", "run_times_key"}
+#: What the name of an option with a password looks like; its value may be a number.
+_PASSWORD = re.compile(r"pass|pwd|secret|token|credential|auth|user|key", re.IGNORECASE)
+_IN_URL = re.compile(r"//[^:/?#@]*:(.*)@", re.DOTALL)  # to the last @, since people forget to quote theirs
+_IN_QUERY = re.compile(r"[?&;]([^=&;]*)=([^&;]*)")
 
 
-def masked(text: str, configuration: Any) -> str:
-    """Replace in a text all values of a configuration, each of which may be or hold a password."""
-    for secret in sorted(_secrets(configuration), key=len, reverse=True):
-        text = text.replace(secret, "***")
+def is_password(option: str) -> bool:
+    """Whether an option is likely to hold a password, or what belongs to one, by its name."""
+    return _PASSWORD.search(option) is not None
+
+
+def masked(text: str, configuration: Mapping[str, Any]) -> str:
+    """Replace in a text what a configuration says and only its owner should know, and no ordinary words.
+
+    A value of letters or digits alone is replaced where it is a whole word, and one of less than four characters only
+    where it stands as a value does, as in ``'abc'`` or ``password=abc``.
+    """
+    secrets = {form for secret in _secrets(configuration) for form in (secret, unquote(secret), repr(secret)[1:-1])}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = re.sub(_where(secret), "***", text)
     return text
 
 
-def _secrets(value: Any) -> Iterator[str]:
+def _where(secret: str) -> str:
+    """The pattern of a secret."""
+    pattern = re.escape(secret)
+    if len(secret) < 4:
+        return rf"(?<=['\"=:]){pattern}(?=['\"@&;,)\s]|$)"
+    return rf"\b{pattern}\b" if secret.isalpha() or secret.isdigit() else pattern
+
+
+def _secrets(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if name not in SHOWN:
-                yield from _secrets(inner)
+        for inner_name, inner in value.items():
+            yield from _secrets(inner, str(inner_name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets(inner, name)
     elif isinstance(value, str) and value:
-        yield value
-        with suppress(ValueError):  # it looks like a URL but is none
-            if password := urlsplit(value).password:
-                yield from (password, unquote(password))
+        if name not in _WORDS:
+            yield value
+        for password in _IN_URL.findall(value):
+            yield from filter(None, (password, *re.split("[@:/?#]", password)))  # as a driver may cut it
+        yield from (given for option, given in _IN_QUERY.findall(value) if given and is_password(option))
+    elif isinstance(value, int | float) and not isinstance(value, bool) and is_password(name):
+        yield str(value)

@@ -6,10 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from types import FunctionType, MethodType
-from typing import Any, Protocol, TypeVar
+from numbers import Number
+from pathlib import PurePath
+from types import FunctionType, MethodType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ._errors import InvalidJobError, did_you_mean, nearest
+from ._errors import InvalidJobError, did_you_mean, named, nearest
 
 T = TypeVar("T")
 
@@ -107,6 +109,25 @@ class Target:
             hint = did_you_mean(unknown[0], self.parameters)
             raise InvalidJobError(f"{what} has no parameter {unknown[0]!r} that kwargs could fill{hint}", key)
 
+    def type_of(self, name: str) -> Any:
+        """Return the type of a parameter, `Any` where it has no annotation; or raise whatever an annotation raises."""
+        annotation = self.parameters[name].annotation
+        owner = SimpleNamespace(__annotations__={name: Any if annotation is inspect.Parameter.empty else annotation})
+        return get_type_hints(owner, self.globals, include_extras=True)[name]
+
+    def check_types(self, kwargs: object, key: str) -> None:
+        """Raise `InvalidJobError` where an argument of the code is plainly not of the type of its parameter."""
+        for name, value in kwargs.items() if isinstance(kwargs, Mapping) else ():
+            if name not in self.parameters or value is self.parameters[name].default:
+                continue
+            try:
+                is_wrong = _is_wrong(value, self.type_of(name))
+            except Exception:  # noqa: BLE001 - whatever an annotation raises; type checkers have another view
+                continue
+            if is_wrong:
+                needed = inspect.formatannotation(self.parameters[name].annotation)
+                raise InvalidJobError(f"job {key!r}: kwargs: {name} must be {needed}, not {type(value).__name__}", key)
+
     def check_constructor(self, key: str) -> None:
         """Raise `InvalidJobError` unless a call without arguments, as happens without a resolver, can construct it."""
         if self._factory is None:
@@ -145,7 +166,7 @@ def _no_job(job: object) -> str:
             f"an instance of {name} is no job, since every run gets a fresh one; give the class {name}, or "
             f"functools.partial({name}, ...) with its constructor arguments"
         )
-    return f"{job!r} is no job; give a class with action_to_do, a function, or a functools.partial of either"
+    return f"{named(job)} is no job; give a class with action_to_do, a function, or a functools.partial of either"
 
 
 def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., object]:
@@ -166,7 +187,7 @@ def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., ob
 
 def _require_handler(handler: Any, parameters: Parameters, what: str) -> None:
     if not callable(handler):
-        raise InvalidJobError(f"{what} must be a function that takes the exception, not {handler!r}")
+        raise InvalidJobError(f"{what} must be a function that takes the exception, not {named(handler)}")
     _refuse_generator(handler, what)
     try:
         inspect.Signature([*parameters.values()]).bind(Exception())
@@ -202,6 +223,33 @@ def _parameters_of_method(job_type: Any, name: str) -> Parameters:
 @functools.lru_cache(maxsize=64)
 def _without_self(method: FunctionType) -> Parameters:
     return _parameters(MethodType(method, method))  # any object will do as the instance
+
+
+#: Values of plain types that stand for each other; any other value may be right wherever it is given.
+_ALIKE: tuple[tuple[type[Any], ...], ...] = (
+    (Number,),
+    (str, PurePath),
+    (bytes, bytearray),
+    (list, tuple, set, frozenset),
+    (dict,),
+    (type(None),),
+)
+
+
+def _is_wrong(value: object, hint: Any) -> bool:
+    """Whether a value is of a plain type, and its parameter of quite another one, as with a str for an int."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return all(_is_wrong(value, one) for one in get_args(hint))
+    if origin is Annotated:
+        return _is_wrong(value, get_args(hint)[0])
+    if origin is Literal:
+        return value not in get_args(hint)
+    needed = origin or (type(None) if hint is None else hint)
+    if hasattr(needed, "__get_pydantic_core_schema__") and not hasattr(needed, "model_fields"):
+        return False  # only pydantic knows what it stands for: a value of EmailStr is a str
+    alike = next((types for types in _ALIKE if isinstance(value, types)), None)
+    return alike is not None and not isinstance(value, needed) and not issubclass(needed, alike)
 
 
 def _unfilled(parameters: Parameters, given: Collection[str]) -> list[str]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Self, TypeVar, Unpack
 
 from . import _settings  # its model is imported when it is first asked for
 from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
-from ._errors import DuplicateJobError, LifecycleError
+from ._errors import LifecycleError
+from ._exit import run_in_loop
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
-from ._registration import registered, registered_by_settings
+from ._registration import registered, registered_by_settings, settings_of
 from ._runs.status import Health, JobStatus
 from ._runs.threads import in_daemon_thread
-from ._signals import on_stop_signal
 
 J = TypeVar("J", bound=Job)
 
@@ -48,7 +46,7 @@ class BackgroundJobs:
         settings: _settings.BackgroundJobsSettings | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        self._settings = _settings.BackgroundJobsSettings() if settings is None else settings
+        self._settings = settings_of(settings)
         given = None if scheduler is None else SchedulerBridge(scheduler)
         if given is not None:
             self._settings.refuse_configuration()
@@ -108,22 +106,17 @@ class BackgroundJobs:
         Raises:
             CronFormatError: The cron expression cannot be parsed.
             NeverFiresError: No date can match it.
-            DuplicateJobError: The key is taken.
+            DuplicateJobError: The key is taken, in this spelling or another.
             InvalidJobError: The job cannot be run as one.
             ConfigurationError: An option is wrong or unknown.
         """
         values = {} if options is None else {name: getattr(options, name) for name in options.model_fields_set}
-        named = {"cron": cron, "trigger": trigger, "key": key, "kwargs": kwargs}
+        once = run_immediately or None  # left out, it is the default, over which a ready model wins
+        named = {"cron": cron, "trigger": trigger, "key": key, "kwargs": kwargs, "run_immediately": once}
         values |= {name: value for name, value in named.items() if value is not None} | more
-        if run_immediately:
-            values["run_immediately"] = True
         new = registered(
             job, values, on_exception=on_exception, settings=self._settings, timezone=self._lifecycle.timezone
         )
-        if new.key in self._registry.jobs:
-            raise DuplicateJobError(
-                f"a job with the key {new.key!r} is registered already; set key to tell the two apart", new.key
-            )
         self._lifecycle.add(new)
         return self
 
@@ -156,29 +149,30 @@ class BackgroundJobs:
     def run(self) -> None:
         """The whole of a plain script: warm up, run until Ctrl-C or SIGTERM (or a close), and close.
 
-        Without a scheduler it runs on asyncio, unless the settings name another kind.
+        On asyncio, unless there is a scheduler or the settings name another kind. Where something hangs, the process
+        ends with status 1, ``shutdown_timeout`` and five seconds after the signal at the latest.
 
         Raises:
             LifecycleError: An event loop is running here already; use ``async with jobs:`` there.
         """
-        _refuse_running_loop("run() starts an event loop of its own; use `async with jobs:` in one that is running")
+        refuse_running_loop("run() starts an event loop of its own; use `async with jobs:` in one that is running")
         kind = self._lifecycle.kind(otherwise=ASYNCIO)
         if kind == BLOCKING:
             self.warm_up()
             return
-        self._lifecycle.stopped.clear()
-        with on_stop_signal(self._lifecycle.stopped.set):
+        stopping = self._lifecycle.stopping
+        stopping.requested.clear()
+        with stopping.serving():
             if kind == ASYNCIO:
-                asyncio.run(self._serve())
-            else:
-                with self:
-                    self._lifecycle.stopped.wait()
+                run_in_loop(self._serve(), lambda: self._registry.abandoned)
+                return
+            with closing(self._lifecycle):
+                self.warm_up()
+                stopping.requested.wait()
 
     async def _serve(self) -> None:
         async with self:
-            await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopped.wait))
-        if self._registry.abandoned:  # a fresh executor has no hung thread that the end of the loop would wait for
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopping.requested.wait))
 
     def run_now(self, key: str) -> str:
         """Run a job once more as soon as its executor can, even a paused one or one that is switched off.
@@ -202,8 +196,9 @@ class BackgroundJobs:
         """
         job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.pause(key)
-        self._registry.pause(job)
+            rows.pause(job)
+        else:
+            self._registry.pause(job)
 
     def resume(self, key: str) -> None:
         """Continue the schedule of a paused job from now on.
@@ -213,8 +208,9 @@ class BackgroundJobs:
         """
         job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.resume(key)
-        self._registry.resume(job)
+            rows.resume(job)
+        else:
+            self._registry.resume(job)
 
     def remove(self, key: str) -> None:
         """Forget a job, with its one-shots; a run in progress is left to finish, with its ``on_exception``.
@@ -222,10 +218,11 @@ class BackgroundJobs:
         Raises:
             UnknownJobError: No job has this key.
         """
-        self._registry.job(key)
+        job = self._registry.job(key)
         if rows := self._lifecycle.rows:
-            rows.remove(key)
-        self._registry.jobs.pop(key, None)
+            rows.remove(job)
+        else:
+            self._registry.remove(job)
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration; never waits for the scheduler."""
@@ -242,15 +239,15 @@ class BackgroundJobs:
         """Stop starting runs, ask running ones to finish, wait for them; then stop the scheduler if bgjobs started it.
 
         Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; then coroutines are cancelled, and threads are
-        named in a warning. From inside a job, closing is only requested. Cold jobs are left alone.
+        named in a warning. From inside a job, or a signal handler, closing is only requested. Cold jobs are left alone.
 
         Raises:
             LifecycleError: An event loop is running here, which this would block; use `aclose`.
         """
-        if self._registry.is_inside_a_run():
-            threading.Thread(target=self._lifecycle.close, name="bgjobs-close").start()
+        if self._registry.is_inside_a_run() or self._lifecycle.stopping.is_serving_here:
+            self._lifecycle.stopping.request()
             return
-        _refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
+        refuse_running_loop("close() would block the event loop that is running here; use `await jobs.aclose()`")
         self._lifecycle.close()
 
     async def aclose(self) -> None:
@@ -260,7 +257,7 @@ class BackgroundJobs:
             await closed
 
     def __enter__(self) -> Self:
-        _refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
+        refuse_running_loop("`with jobs:` would block the event loop that is running here; use `async with jobs:`")
         if self._lifecycle.kind() == BLOCKING:
             raise LifecycleError(
                 "a BlockingScheduler blocks in warm_up(), which closes at the end; call that, not `with`"
@@ -292,7 +289,8 @@ class BackgroundJobs:
         return f"<BackgroundJobs {'warm' if self.is_warm else 'not warm'}, {len(self._registry.jobs)} jobs>"
 
 
-def _refuse_running_loop(message: str) -> None:
+def refuse_running_loop(message: str) -> None:
+    """Raise `LifecycleError` with this message where an event loop is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,15 +1,14 @@
 """From cold to warm and back: starting and closing what one facade runs.
 
-    warm_up   check every job -> engage (listen, stand in for the executors) -> add the rows -> start the scheduler
-    close     admit no more runs -> hold the schedule back -> drain -> take back what waits for a thread -> release
+    warm_up   check every job -> engage (listen, stand in for the executors) -> start, paused -> rows agree -> resume
+    close     hold the schedule back -> admit no more runs -> take back what waits for a thread -> drain -> release
 
-What is still warm when the interpreter exits is closed then.
+What is still warm when the interpreter exits is closed then, and a forked child is cold (see `_exit`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - its exit handler, which joins all workers, must come after ours
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
+from . import _exit
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
@@ -26,15 +26,17 @@ from ._cron.expression import zone
 from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log
 from ._runs.registry import Registry
-from ._runs.status import Health, RegisteredJob
+from ._runs.schedule import RegisteredJob
+from ._runs.status import Health
 from ._runs.threads import LoopThread, in_daemon_thread, waits, within
-from ._signals import on_stop_signal
+from ._signals import Stopping
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
 
-#: The facades that are to be closed at the exit of the interpreter.
-_warm: set[Lifecycle] = set()
+#: What `health` says of jobs that are not warm.
+COLD = "the jobs are not warmed up"
+FORKED = "this process was forked from one in which the jobs are warm; here they are not"
 
 
 class Lifecycle:
@@ -45,26 +47,43 @@ class Lifecycle:
         given: The scheduler of the user; ``None`` to make one at warm-up.
         rows: The jobs in the scheduler's job stores; ``None`` while the jobs are not warm, or are being closed.
         timezone: The zone of jobs that name none.
-        stopped: Set while the jobs are not warm, and when somebody asks `run` to stop.
+        stopping: How the jobs are asked to close.
     """
 
     def __init__(self, given: SchedulerBridge | None, settings: BackgroundJobsSettings) -> None:
         self.given = given
         self.registry = Registry(log_runs=settings.log_runs)
-        self.rows: Rows | None = None
-        self.stopped = threading.Event()
         self._settings = settings
-        self._loops = LoopThread()
-        self._lock = threading.Lock()  # held while warming up and while closing
-        self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
-        self._is_started = False
-        self._bridge: SchedulerBridge | None = None  # while warm
-        self._owners: Owners | None = None  # while warm
+        self._cold = COLD
+        self._begin()
         self.timezone = self._default_timezone()
+        _exit.facades.add(self)
         if given is not None:
             share(given.scheduler, self.registry, settings.application)
         if given is not None and not given.running:
             given.warn_when_started(self._warn_if_cold)
+
+    def _begin(self) -> None:
+        """What belongs to one process, and has threads, loops or locks."""
+        self.rows: Rows | None = None
+        self.stopping = Stopping(self.close, self._settings.shutdown_timeout + waits.exit)
+        self._loops = LoopThread()
+        self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
+        self._is_started = False
+        self._bridge: SchedulerBridge | None = None  # while warm
+        self._owners: Owners | None = None  # while warm
+
+    def forked(self) -> None:
+        """Turn cold in a forked child, without a touch to what the parent runs."""
+        _exit.kept.append((self._bridge, self._loops))
+        self._cold = FORKED if self._bridge else self._cold
+        for parents in (self.rows, self._owners):
+            if parents is not None:
+                parents.release()
+        if self.given is not None:
+            self.given.forked()
+        self._begin()
+        self.registry.forked()
 
     @property
     def is_warm(self) -> bool:
@@ -98,15 +117,13 @@ class Lifecycle:
         if bridge is not None and job.schedule is not None:
             self._check(job, bridge)
         with self._registering:
-            self.registry.jobs[job.key] = job
+            self.registry.add(job)
             is_warm = self._bridge is not None
         if is_warm:
             try:
-                if job.schedule is not None:
-                    job.schedule.begin()
                 self._schedule(job)
             except BaseException:
-                self.registry.jobs.pop(job.key, None)
+                self.registry.remove(job)
                 raise
 
     def run_now(self, job: RegisteredJob) -> str:
@@ -123,21 +140,20 @@ class Lifecycle:
         """See `BackgroundJobs.health`."""
         bridge, rows = self._bridge, self.rows
         if bridge is None:
-            problems = ["the jobs are not warmed up"]
+            problems = [self._cold]
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
-            problems = self.registry.overdue() + (rows.problems() if rows is not None else [])
+            problems = self.registry.problems() + (rows.problems() if rows else [])
         return Health(not problems, tuple(problems))
 
     # -- warming up ----------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
-        if not self._lock.acquire(blocking=False):
-            raise LifecycleError("the jobs are being warmed up or closed by another thread; wait for that to end")
         with ExitStack() as warming:
-            warming.callback(self._lock.release)
+            if not warming.enter_context(self.stopping.turn(wait=False)):
+                raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
             if self._bridge is not None:
                 raise LifecycleError("the jobs are already warmed up; close them before calling warm_up() again")
             bridge = self.given or self._made()
@@ -150,7 +166,7 @@ class Lifecycle:
                 self._start(bridge, rows, jobs, warming.close)
             except BaseException:
                 if not self._is_started:
-                    self._release(bridge, owners, rows)
+                    self._release(bridge, owners, rows, time.monotonic() + waits.close)
                 raise
 
     def _engage(self, bridge: SchedulerBridge) -> tuple[Owners, Rows]:
@@ -158,22 +174,19 @@ class Lifecycle:
         self._is_started = False
         self.registry.reopen()
         owners = self._owners = Owners(self.registry, self.loop, self._settings.application)
-        rows = self.rows = Rows(bridge, self._settings.application, owners.name, self.registry)
+        rows = self.rows = Rows(bridge, self._settings.application, owners, self.registry)
         bridge.listen(
             adopt=owners.adopt,
             errored=errored,
             overlapped=lambda row_id, scheduled_at: self.registry.overlapped(rows.key_of(row_id), scheduled_at),
         )
-        _warm.add(self)
+        _exit.warm.add(self)
         return owners, rows
 
     def _start(
         self, bridge: SchedulerBridge, rows: Rows, jobs: list[RegisteredJob], warmed: Callable[[], None]
     ) -> None:
         def started() -> None:  # the scheduler runs nothing yet, unless somebody else started it
-            for job in jobs:
-                if job.schedule is not None:
-                    job.schedule.begin()
             rows.agree()
             for job in jobs:
                 self._schedule(job)
@@ -185,19 +198,15 @@ class Lifecycle:
         if bridge.kind != BLOCKING or bridge.running:
             bridge.start(started)
             return
-        with on_stop_signal(lambda: threading.Thread(target=self.close, name="bgjobs-close").start()):
-            try:
-                bridge.start(started)
-            except Exception:
-                if self._is_started:  # its loop has died
-                    self.close()
-                raise
+        with self.stopping.serving():
+            bridge.start(started)
             self.close()
 
     def _schedule(self, job: RegisteredJob) -> None:
         if job.schedule is None:
             log.info(f"job {job.key!r} is switched off", job.key)
             return
+        job.schedule.begin()
         rows = self.rows
         if job.schedule.expected is None and not (rows is not None and rows.keeps(job)):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
@@ -208,7 +217,10 @@ class Lifecycle:
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
-        with self._lock:
+        with self.stopping.turn(wait=True) as is_ours:
+            if not is_ours:  # a signal handler has interrupted this thread in a warm-up or a close
+                self.stopping.request()
+                return
             bridge, owners, rows = self._bridge, self._owners, self.rows
             if bridge is None or owners is None or rows is None:
                 return
@@ -218,35 +230,30 @@ class Lifecycle:
                 hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
                 wait([hold], waits.hold)  # what comes due from there on stays in its store
                 self.registry.shut()
-                if not wait([hold], max(0.0, deadline - time.monotonic())).done:
-                    log.warning("the scheduler does not answer, maybe for a job store that hangs; closing all the same")
-                else:
+                if wait([hold], max(0.0, deadline - time.monotonic())).done:
                     hold.result()
+                else:
+                    log.warning("the scheduler does not answer, maybe for a job store that hangs; closing all the same")
                 owners.take_all_back()
                 self.registry.drain(max(0.0, deadline - time.monotonic()))
             finally:
-                self._release(bridge, owners, rows)
+                self._release(bridge, owners, rows, deadline + waits.close)
 
-    def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows) -> None:
-        """Give everything back, whatever one of the steps raises."""
+    def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows, deadline: float) -> None:
+        """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
         self.rows = None
-        steps: list[Callable[[], object]] = [
-            lambda: within(waits.scheduler, rows.clear),
-            lambda: within(waits.scheduler, bridge.stop),
-            bridge.unlisten,
-            owners.take_all_back,
-            owners.release,
-            self._loops.stop,
-            self._forget,
-        ]
+        steps = [rows.clear, bridge.stop, bridge.unlisten, owners.take_all_back, owners.release, self._loops.stop]
         with ExitStack() as stack:
-            for step in reversed(steps):
-                stack.callback(step)
+            stack.callback(self._forget)
+            for step in reversed(steps):  # after one that hangs, the others get a moment each
+                stack.callback(lambda step: within(max(0.05, deadline - time.monotonic()), step), step)
 
     def _forget(self) -> None:
-        _warm.discard(self)
-        self._bridge = None
-        self.stopped.set()
+        _exit.warm.discard(self)
+        if self.stopping.is_serving:
+            _exit.abandoned.extend(self.registry.abandoned)
+        self._bridge, self._cold = None, COLD
+        self.stopping.requested.set()
 
     # -- checks --------------------------------------------------------------------------------------------------
 
@@ -288,16 +295,3 @@ class Lifecycle:
                 f"the scheduler was started, but its {len(self.registry.jobs)} background jobs run only after "
                 "jobs.warm_up()"
             )
-
-
-def _close_all() -> None:
-    """Close what is warm at the exit.
-
-    Before `concurrent.futures` joins its workers, which would wait for jobs that nobody has asked to end: `atexit`
-    comes too late for that. A script in the tests pins this function of `threading`, which is not public.
-    """
-    for lifecycle in list(_warm):
-        lifecycle.close()
-
-
-threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from inspect import cleandoc
 from typing import Annotated, Any, Self, TypedDict
 
@@ -11,17 +10,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PlainValidator,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from ._cron.expression import Expression, zone
+from ._cron.expression import LONGEST, Expression, zone
 from ._errors import BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
 
@@ -38,11 +34,8 @@ Zone = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
 ]
 
-
-@lru_cache(maxsize=4096)
-def fold(name: str) -> str:
-    """Drop case and separators from a name, so that ``data-sync``, ``data_sync`` and ``DataSync`` are equal."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+#: A time in seconds, finite and not absurdly long.
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
 
 def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
@@ -67,9 +60,9 @@ class JobDefaults(BaseModel):
         extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, json_schema_extra=described
     )
 
-    misfire_grace_time: PositiveInt | None = None
+    misfire_grace_time: Annotated[int, Field(gt=0, le=LONGEST)] | None = None
     coalesce: bool = True
-    max_instances: PositiveInt = 1
+    max_instances: Annotated[int, Field(gt=0, le=1_000_000)] = 1
 
 
 class BackgroundJobOptions(JobDefaults):
@@ -102,9 +95,9 @@ class BackgroundJobOptions(JobDefaults):
     key: str | None = None
     enabled: bool = True
     timezone: Zone = None
-    timeout: PositiveFloat | None = None
+    timeout: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None = None
     kwargs: dict[str, Any] = Field(default={}, repr=False)
-    jitter: NonNegativeFloat | None = None
+    jitter: Seconds | None = None
     start_date: datetime | None = None
     end_date: datetime | None = None
     executor: str = "default"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import pkgutil
 import sys
@@ -10,8 +9,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import tzinfo
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, WrapValidator, with_config
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
@@ -19,13 +18,30 @@ from typing_extensions import TypedDict  # comes with pydantic, which asks for t
 
 from ._apscheduler.scheduler import is_trigger
 from ._apscheduler.trigger import CronExpression, following
-from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, raise_all
+from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, fold, named, raise_all
 from ._job import TOKEN, ExceptionHandler, Job, Target
-from ._options import BackgroundJobOptions, build, fold, mistakes
-from ._runs.status import RegisteredJob, Schedule
+from ._options import BackgroundJobOptions, build, mistakes
+from ._runs.schedule import RegisteredJob, Schedule
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
+
+
+def settings_of(given: object) -> BackgroundJobsSettings:
+    """Return the settings that code gives, or read them where it gives none.
+
+    Raises:
+        ConfigurationError: What it gives are no settings; or the environment and files are wrong.
+    """
+    from ._settings.model import BackgroundJobsSettings  # only now, since importing it takes time
+
+    if given is None:
+        return BackgroundJobsSettings()
+    if not isinstance(given, BackgroundJobsSettings):
+        file = str(given) if isinstance(given, str | PurePath) else "settings.toml"
+        message = f"settings must be a BackgroundJobsSettings, not {named(given)}; a settings file is read with"
+        raise ConfigurationError(f'{message} settings=BackgroundJobsSettings(config_file="{file}")', "settings")
+    return given
 
 
 def registered_by_settings(settings: BackgroundJobsSettings, timezone: tzinfo) -> list[RegisteredJob]:
@@ -78,9 +94,9 @@ def registered(
     key = values.get("key", target.name)
     if key is None:
         raise InvalidJobError("a lambda has no name; set key")
-    where = f"job {key!r}"
-    merged = _merged(target, {**values, "key": key}, settings)
-    options = build(merged, where)
+    where = f"job {named(key)}"
+    target.check_types(values.get("kwargs"), key)
+    options = build(_merged(target, {**values, "key": key}, settings), where)
     target.check_kwargs(options.kwargs, key)
     return RegisteredJob(key, target, options, _schedule(options, where, timezone) if options.is_on else None)
 
@@ -114,7 +130,7 @@ def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Sc
             jitter=options.jitter,
         )
     elif not is_trigger(trigger):
-        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {trigger!r}", "trigger")
+        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {named(trigger)}", "trigger")
     return Schedule(trigger, following(trigger))
 
 
@@ -187,11 +203,10 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
 
 def _hint(target: Target, name: str, place: Callable[[str], str], problems: list[str]) -> Any:
     """The type that converts one argument; any type, with a problem noted, where its annotation cannot be read."""
-    annotation = target.parameters[name].annotation
-    owner = SimpleNamespace(__annotations__={name: Any if annotation is inspect.Parameter.empty else annotation})
     try:
-        hint = get_type_hints(owner, target.globals, include_extras=True)[name]
+        hint = target.type_of(name)
     except Exception as exc:  # noqa: BLE001 - whatever an annotation raises; it may be there for type checkers only
+        annotation = target.parameters[name].annotation
         problems.append(f"{place(name)}: the annotation {annotation!r} cannot be read at run time: {exc}")
         return Any
     return Annotated[hint, WrapValidator(_or_json)]
@@ -202,6 +217,6 @@ def _or_json(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, RecursionError):
             value = json.loads(value)
         return validate(value)

@@ -41,7 +41,7 @@ class CancellationToken:
         Not for coroutines, which it would stop together with their event loop; see `wait_async`.
 
         Args:
-            timeout: The longest time to wait, in seconds; ``None`` waits without limit.
+            timeout: The longest time to wait, in seconds; ``None`` or infinity waits without limit.
 
         Returns:
             True when cancellation was requested, False when the time was over first.
@@ -49,7 +49,7 @@ class CancellationToken:
         if not self._requested:
             woken = threading.Event()
             with self._waker(woken.set):
-                woken.wait(timeout)
+                woken.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         return self._requested
 
     async def wait_async(self) -> None:
@@ -88,6 +88,11 @@ class CancellationToken:
         finally:
             with self._lock:
                 self._wakers = tuple(waker for waker in self._wakers if waker is not wake)
+
+    @classmethod
+    def forked(cls) -> None:
+        """Renew the lock in a forked child, since another thread of the parent may have held it."""
+        cls._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<CancellationToken {'cancellation requested' if self._requested else 'not requested'}>"

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from ._errors import LifecycleError
-from ._jobs import BackgroundJobs
+from ._cron.expression import seconds
+from ._jobs import BackgroundJobs, refuse_running_loop
 from ._lifecycle import Lifecycle
+from ._runs.calls import InThread, drive, in_task
 from ._runs.run import Run
-from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RegisteredJob, RunReport, Schedule, Skipped
-from ._runs.threads import InThread, drive, in_task, wait_in_thread
+from ._runs.schedule import RegisteredJob, Schedule
+from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RunReport, Skipped
+from ._runs.threads import wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 
@@ -52,7 +54,7 @@ def collect(jobs: BackgroundJobs) -> Generator[list[RunResult]]:
         if report.run_id is not None:
             results.append(RunResult(report.key, report.run_id, report.outcome, report.value, report.error))
 
-    observers = _lifecycle(jobs).registry.observers
+    observers = _lifecycle(jobs).registry.reports.observers
     observers.append(observe)
     try:
         yield results
@@ -70,17 +72,14 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
         InvalidJobError: The constructor needs arguments, and there is no resolver.
         LifecycleError: An event loop is running here; use `arun_job`.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        get_loop, registry = _lifecycle(jobs).loop, _lifecycle(jobs).registry
-        with _one_run(jobs, key) as run:
-            if run.target.is_coroutine:
-                wait_in_thread(registry.run_alone(run, in_task), get_loop())
-            else:
-                copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
-        return _result(run)
-    raise LifecycleError("run_job() would block the event loop that is running here; use `await arun_job(...)`")
+    refuse_running_loop("run_job() would block the event loop that is running here; use `await arun_job(...)`")
+    get_loop, registry = _lifecycle(jobs).loop, _lifecycle(jobs).registry
+    with _one_run(jobs, key) as run:
+        if run.target.is_coroutine:
+            wait_in_thread(registry.run_alone(run, in_task), get_loop())
+        else:
+            copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
+    return _result(run)
 
 
 async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
@@ -157,13 +156,16 @@ def walk(
 
     Returns:
         The steps in the order of time.
+
+    Raises:
+        ConfigurationError: `takes` is negative, not finite or absurdly long.
     """
     start, end = start.astimezone(UTC), end.astimezone(UTC)  # two times of one zone compare without their offsets
     naps = sorted((since.astimezone(UTC), until.astimezone(UTC)) for since, until in asleep)
     steps: list[Step] = []
     for job in _lifecycle(jobs).registry.jobs.values():
-        seconds = takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes
-        steps += _walk(job, start, end, timedelta(seconds=seconds), naps)
+        run_time = seconds(takes.get(job.key, 0.0) if isinstance(takes, Mapping) else takes, "takes")
+        steps += _walk(job, start, end, timedelta(seconds=run_time), naps)
     return sorted(steps)
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -38,11 +39,15 @@ from apscheduler.executors.base import run_coroutine_job, run_job
 from apscheduler.executors.pool import BasePoolExecutor
 
 from .._runs import log
-from .._runs.registry import SCHEDULED, Registry
+from .._runs.calls import Calls, InThread, drive, in_task
+from .._runs.registry import Registry
 from .._runs.run import Run, enter, here
-from .._runs.status import CLOSING, REFUSED, RegisteredJob
-from .._runs.threads import Calls, InThread, drive, in_task, waits
+from .._runs.schedule import SCHEDULED, RegisteredJob
+from .._runs.status import CLOSING, PAUSED, REFUSED
+from .._runs.threads import waits
 from . import missed
+from .due import Due
+from .standin import StandIn
 
 #: The facades that are warm in this process, by name. Job stores hold the name, never the facade.
 _applications: dict[str, Owners] = {}
@@ -76,29 +81,6 @@ def errored(event: Any) -> None:
         run.error = event.exception
 
 
-class Due:
-    """A job that is due, on its way to its owner: who was asked, the APScheduler job, its fire times, and our job."""
-
-    __slots__ = ("executor", "job", "row", "run_times")
-
-    def __init__(self, executor: Any, row: Any, run_times: list[datetime], job: RegisteredJob) -> None:
-        self.executor = executor
-        self.row = row
-        self.run_times = run_times
-        self.job = job
-
-    def report(self, run_time: datetime, events: list[Any]) -> None:
-        """Have the executor dispatch the events of a run; after the last run, the job may be submitted again."""
-        try:
-            if run_time is self.run_times[-1]:
-                self.executor._run_job_success(self.row.id, events)
-            else:
-                for event in events:
-                    self.executor._scheduler._dispatch_event(event)
-        except BaseException as error:  # noqa: BLE001 - a logging filter that raises, for one
-            log.failure(f"the end of a run of job {self.job.key!r} could not be reported:", error)
-
-
 class Owners:
     """Starts the owners of the runs of one facade, under its `name` in this process."""
 
@@ -121,14 +103,15 @@ class Owners:
         """Start the owner of a job that is due. Called under APScheduler's locks: nothing here logs or waits."""
         self._waiting[due] = True
         if due.row.args[2] == SCHEDULED and due.job.schedule is not None:
-            due.job.schedule.submitted = due.run_times[-1]
+            due.job.schedule.entry = due.row  # which the scheduler moves on after this
         try:
             self._start(due)
         except BaseException as error:
             if self._waiting.pop(due, False):  # pragma: no branch - else a worker that came first has it
                 reason = f"its executor took no more work ({log.described(error)})"
                 for run_time in due.run_times:
-                    self.registry.refuse(due.job, due.row.args[2], run_time.astimezone(UTC), reason)
+                    moment = run_time.astimezone(UTC)
+                    self.registry.skip_under_locks(due.job, due.row.args[2], moment, REFUSED, reason)
             raise
 
     def _start(self, due: Due) -> None:
@@ -156,19 +139,29 @@ class Owners:
         if isinstance(due.executor, AsyncIOExecutor):
             due.executor._pending_futures.discard(task)
         if due in self._waiting:
-            self.take_back(due, "its task was cancelled before it started")
+            self._take_back(due, CLOSING, "its task was cancelled before it started")
 
-    def take_back(self, due: Due, reason: str) -> None:
-        """Skip a job that is due and waits for its owner; nothing where the owner has it."""
-        if self._waiting.pop(due, False):  # pragma: no branch
+    def _take_back(self, due: Due, counted: str, reason: str) -> None:
+        if self._waiting.pop(due, False):  # pragma: no branch - else its owner has it
             due.report(due.run_times[-1], [])
             for run_time in due.run_times:
-                self.registry.skip(due.job.key, run_time.astimezone(UTC), CLOSING, reason)
+                self.registry.skip(due.job.key, run_time.astimezone(UTC), counted, reason)
+
+    def hold_back(self, job: RegisteredJob) -> None:
+        """Skip the runs of a paused job that wait for a thread or a task."""
+        for due in list(self._waiting):
+            if due.job is job:
+                self._take_back(due, PAUSED, "the job was paused while it waited for its executor")
 
     def take_all_back(self) -> None:
         """Skip everything that waits for a thread or a task, when the jobs are closed."""
         for due in list(self._waiting):
-            self.take_back(due, "no thread of its executor came free before the close")
+            self._take_back(due, CLOSING, "no thread of its executor came free before the close")
+
+    def problems(self) -> list[str]:
+        """A sentence for each job that has waited for a thread or a task for long."""
+        waited = {due.job.key: time.monotonic() - due.since for due in reversed(list(self._waiting))}
+        return [f"job {key!r} has waited {n:.0f} s for its executor" for key, n in waited.items() if n > waits.overdue]
 
     # -- the owners ----------------------------------------------------------------------------------------------
 
@@ -222,6 +215,9 @@ class Owners:
 
     def _new_run(self, due: Due, run_time: datetime) -> Run:
         run = self.registry.new_run(due.job, due.row.args[2], run_time.astimezone(UTC))
+        run.is_repeated = run_time in due.repeated
+        if run_time is due.run_times[-1]:
+            run.freed = due.release
         enter(run)
         return run
 
@@ -235,11 +231,7 @@ class Owners:
 
     def adopt(self, executor: Any) -> None:
         """Have an executor pass our jobs to their owners; the jobs of other people go their own way."""
-        hook = vars(executor).get("_do_submit_job")
-        if not isinstance(hook, _Hook):
-            hook = executor._do_submit_job = _Hook(executor)
-        hook.users.add(self)
-        self._hooks.append(hook)
+        self._hooks.append(_Hook.put(executor, "_do_submit_job", self))
 
     def release(self) -> None:
         """Give every executor back as it was, and the name, too."""
@@ -248,30 +240,16 @@ class Owners:
             self._hooks.pop().release(self)
 
 
-class _Hook:
-    """Stands in for the `_do_submit_job` of one executor while facades are warm on it."""
-
-    def __init__(self, executor: Any) -> None:
-        self.users: set[Owners] = set()
-        self._executor = executor
-        self._before = executor._do_submit_job
-        self._was_set = "_do_submit_job" in vars(executor)  # on the object, by somebody else
+class _Hook(StandIn):
+    """Stands in for the `_do_submit_job` of one executor."""
 
     def __call__(self, row: Any, run_times: list[datetime]) -> None:
         owners = _applications.get(row.args[0]) if row.func is fire else None
         job = owners.registry.jobs.get(row.args[1]) if owners else None
         if owners is None or job is None:
-            self._before(row, run_times)
+            self.before(row, run_times)
         else:
-            owners.submit(Due(self._executor, row, run_times, job))
-
-    def release(self, owners: Owners) -> None:
-        """Restore the executor when no facade is left."""
-        self.users.discard(owners)
-        if not self.users and vars(self._executor).get("_do_submit_job") is self:
-            del self._executor._do_submit_job
-            if self._was_set:
-                self._executor._do_submit_job = self._before
+            owners.submit(Due(self.owner, row, run_times, job))
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, report: Callable[[], object]) -> None:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from .._runs import log
-from .._runs.status import MANY, Skipped
+from .._runs.schedule import MANY
+from .._runs.status import Skipped
 
 
 class Note(NamedTuple):

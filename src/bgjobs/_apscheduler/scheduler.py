@@ -24,13 +24,17 @@ from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked
+from .._errors import ConfigurationError, LifecycleError, did_you_mean, masked, named
 from .._runs import log
-from .._runs.status import RegisteredJob
+from .._runs.schedule import RegisteredJob
 from .._runs.threads import waits
+from .standin import StandIn
 
 ASYNCIO, BACKGROUND, BLOCKING = "asyncio", "background", "blocking"
 KINDS: dict[str, type[Any]] = {ASYNCIO: AsyncIOScheduler, BACKGROUND: BackgroundScheduler, BLOCKING: BlockingScheduler}
+
+#: The module of a scheduler that is a `BlockingScheduler` by inheritance only.
+GEVENT = "apscheduler.schedulers.gevent"
 
 
 def is_trigger(value: object) -> bool:
@@ -38,23 +42,23 @@ def is_trigger(value: object) -> bool:
     return isinstance(value, BaseTrigger)
 
 
-class _Steady:
+class _Steady(StandIn):
     """Makes a scheduler survive: an exception from a job store ends neither its thread nor its timer.
 
-    Overrides what processes the due jobs, and returns the seconds until the next time.
+    Stands in for what processes the due jobs, and returns the seconds until the next time.
     """
 
-    def _process_jobs(self) -> float | None:
+    is_halted = False
+
+    def __call__(self) -> float | None:
+        if self.is_halted:
+            return None
         try:
-            seconds: float | None = super()._process_jobs()  # type: ignore[misc]
+            seconds: float | None = self.before()
         except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
-            seconds = self.jobstore_retry_interval  # type: ignore[attr-defined]
+            seconds = self.owner.jobstore_retry_interval
             log.failure(f"the scheduler could not process its due jobs, and tries again in {seconds:g} s:", error)
         return None if seconds is None else min(seconds, waits.sleep)
-
-
-#: The kinds as bgjobs makes them.
-STEADY = {kind: type(f"Steady{cls.__name__}", (_Steady, cls), {}) for kind, cls in KINDS.items()}
 
 
 class SchedulerBridge:
@@ -70,22 +74,24 @@ class SchedulerBridge:
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
         self.kind = next((kind for kind, cls in KINDS.items() if isinstance(scheduler, cls)), "")
-        if not self.kind:
+        if not self.kind or GEVENT in {cls.__module__ for cls in type(scheduler).__mro__}:
             raise ConfigurationError(
-                f"{scheduler!r} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
-                "BlockingScheduler of APScheduler 3",
+                f"{named(scheduler)} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
+                "BlockingScheduler of APScheduler 3; a program on another one can have a BackgroundScheduler beside it",
                 "scheduler",
             )
         self.started_here = False
+        self._is_of_parent = False
         self._listener: Callable[[Any], None] | None = None
         self._warner: Callable[[Any], None] | None = None
+        self._steady: _Steady | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def make(cls, kind: str, timezone: tzinfo, configuration: Mapping[str, Any] | None = None) -> SchedulerBridge:
         """A new scheduler of that kind, or a `ConfigurationError`; `configuration` is what ``configure`` takes, too."""
         try:
-            return cls(STEADY[kind](timezone=timezone, **(configuration or {})))
+            return cls(KINDS[kind](timezone=timezone, **(configuration or {})))
         except Exception as exc:  # noqa: BLE001 - whatever an executor or a job store raises
             problem = f"{type(exc).__name__}: {masked(str(exc), configuration or {})}"
         raise ConfigurationError(f"jobstores or executors: APScheduler cannot make them: {problem}", "jobstores")
@@ -104,8 +110,13 @@ class SchedulerBridge:
         """Find the event loop of an asyncio scheduler: its own, or the one that is running here.
 
         Raises:
-            LifecycleError: There is neither.
+            LifecycleError: There is neither, or the scheduler was started before a fork.
         """
+        if self._is_of_parent:
+            raise LifecycleError(
+                "the scheduler was started in the process that this one was forked from, and its thread or event loop "
+                "is there: give BackgroundJobs a new scheduler in this process"
+            )
         self.loop = None
         if self.kind != ASYNCIO:
             return
@@ -140,6 +151,10 @@ class SchedulerBridge:
                 "executor",
             )
 
+    def forked(self) -> None:
+        """Note in a forked child that a scheduler that is running runs in the parent."""
+        self._is_of_parent |= self.running
+
     def warn_when_started(self, warn: Callable[[], None]) -> None:
         """Call `warn` when the owner of the scheduler starts it."""
         self._warner = lambda _: warn()
@@ -167,6 +182,8 @@ class SchedulerBridge:
     ) -> None:
         """Pass on which runs raised, which occurrences did not run because of earlier ones, and every executor.
 
+        From here on the scheduler survives what its job stores raise, and looks at them every thirty seconds.
+
         Args:
             adopt: Called with each executor, those that are added later included.
             errored: Called with each event of a job that raised.
@@ -182,15 +199,21 @@ class SchedulerBridge:
             else:
                 adopt(self.scheduler._executors[event.alias])
 
+        self._steady = _Steady.put(self.scheduler, "_process_jobs", self)
+        self._steady.is_halted = False
         self._listener = dispatch
         self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES | EVENT_EXECUTOR_ADDED)
         for executor in list(self.scheduler._executors.values()):
             adopt(executor)
+        if self.running:
+            self.scheduler.wakeup()  # it may sleep for long, or for ever, after an exception
 
     def unlisten(self) -> None:
         """The reverse of `listen` and `warn_when_started`."""
         self.scheduler.remove_listener(self._listener)
         self.scheduler.remove_listener(self._warner)
+        if self._steady is not None and not (self.kind == BLOCKING and self._steady.is_halted):
+            self._steady.release(self)  # else its loop is still on its way out, and `start` releases it
 
     # -- start and stop ------------------------------------------------------------------------------------------
 
@@ -221,7 +244,8 @@ class SchedulerBridge:
 
         self.scheduler.add_listener(in_event, EVENT_SCHEDULER_STARTED)
         self.scheduler.start(paused=True)
-        self._process_again()
+        if self._steady is not None:
+            self._steady.release(self)
         for error in errors:
             raise error
 
@@ -241,7 +265,8 @@ class SchedulerBridge:
         """Start no more runs on a scheduler that was started here; return when it is not processing jobs."""
         if self.running:
             self.scheduler.pause()
-            self.scheduler.get_jobs(jobstore="bgjobs: none")  # takes the lock of that, and reads no store
+            with self.scheduler._jobstores_lock:  # which a pass holds
+                pass
 
     def stop(self) -> None:
         """Shut the scheduler down, without waiting, if it was started here.
@@ -254,21 +279,15 @@ class SchedulerBridge:
         if self.loop is None:
             # `shutdown()` wakes the scheduler's thread once more. Its executors are closed by then, so a job that is
             # due now would be moved on in its store without having run, or would end the thread. Skip that.
-            self.scheduler._process_jobs = lambda: None
-            try:
-                self.scheduler.shutdown(wait=False)
-            finally:
-                if self.kind == BACKGROUND:  # its thread has ended; a blocking one is still on its way out
-                    self._process_again()
+            if self._steady is not None:
+                self._steady.is_halted = True
+            self.scheduler.shutdown(wait=False)
         elif self.loop.is_running():  # the loop shuts it down, some time after the call
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)
             self.scheduler.shutdown(wait=False)
-            down.wait(waits.loop)
+            down.wait(waits.close)
             self.scheduler.remove_listener(shut)
         else:  # the loop ended first: nobody is left to do it there
             with suppress(RuntimeError):  # nothing can be cancelled there any more
                 BaseScheduler.shutdown(self.scheduler, wait=False)
-
-    def _process_again(self) -> None:
-        vars(self.scheduler).pop("_process_jobs", None)

@@ -19,8 +19,8 @@ from weakref import WeakKeyDictionary
 from apscheduler.jobstores.base import JobLookupError
 
 from .._runs import log
-from .._runs.registry import SCHEDULED, STARTUP, Registry
-from .._runs.status import RegisteredJob
+from .._runs.registry import Registry
+from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob
 from . import missed
 from .scheduler import SchedulerBridge
 
@@ -108,10 +108,10 @@ class Stored:
                 f"rows of {self.application!r} were removed from the job stores: {', '.join(removed)}; if another "
                 "program keeps jobs there, give it an `application` and a table of its own"
             )
-        for problem in self.problems():
+        for problem in self.conflicts():
             log.warning(problem)
 
-    def problems(self) -> list[str]:
+    def conflicts(self) -> list[str]:
         """A sentence for each application that is not warm here, and whose jobs this scheduler takes all the same."""
         known = {*missed.warm, *(rows.application for rows in list(missed.warm.values()))}
         return [
@@ -152,7 +152,8 @@ class Stored:
             return "switched off" if kind in (SCHEDULED, STARTUP) else ""
         if kind == SCHEDULED and job.options.jobstore != alias:
             return f"its job store is {job.options.jobstore!r} now"
-        if kind == SCHEDULED and job.schedule.expected is None and not has_schedule(row, job.schedule.trigger):
+        now, trigger = datetime.now(UTC), job.schedule.trigger
+        if kind == SCHEDULED and not has_schedule(row, trigger) and job.schedule.after(None, now) is None:
             return "its new schedule is finished"
         return ""
 
@@ -161,11 +162,12 @@ class Stored:
             self._scheduler.remove_job(row.id, alias)
         row._jobstore_alias = None
 
-    def _update(self, row: Any, values: dict[str, Any]) -> None:
-        """Change what is different in a row; nothing where it is gone because its last run has begun."""
-        if changes := {name: value for name, value in values.items() if getattr(row, name) != value}:
-            with suppress(JobLookupError):
-                self._scheduler.modify_job(row.id, row._jobstore_alias, **changes)
+    def _update(self, row: Any, values: dict[str, Any]) -> Any:
+        """Change what is different in a row. Returns it as it is then."""
+        changes = {name: value for name, value in values.items() if getattr(row, name) != value}
+        with suppress(JobLookupError):  # gone, because its last run has begun
+            return self._scheduler.modify_job(row.id, row._jobstore_alias, **changes) if changes else row
+        return None
 
     def keeps(self, job: RegisteredJob) -> bool:
         """Whether a stored row has the job's schedule, and so maybe its last run still to make."""
@@ -181,43 +183,39 @@ class Stored:
             "executor": job.options.executor,
         }
 
-    def _held(self, job: RegisteredJob, alias: str | None) -> Any:
-        """The row of the job that warm-up found, or, of a job that is added later, the one in that job store."""
-        row = self._found.pop(self.id_of(job.key), None)
-        if row is not None or alias is None or not self._has_agreed:
-            return row
-        try:
-            return self._scheduler.get_job(self.id_of(job.key), alias)
-        except Exception as error:  # noqa: BLE001 - a damaged row; where the store is down, adding the new one raises
-            log.warning(f"the stored row of job {job.key!r} cannot be read, and is replaced", key=job.key, error=error)
-            return None
+    def _look(self, job: RegisteredJob) -> None:
+        """Look for the stored row of a job that is added after the warm-up, which looked at all of them."""
+        row_id, alias = self.id_of(job.key), job.options.jobstore
+        if self._has_agreed and row_id not in self._found and not self._bridge.is_in_memory(alias):
+            try:
+                row = self._scheduler.get_job(row_id, alias)
+            except Exception as error:  # noqa: BLE001 - a damaged row; where the store is down, adding one raises
+                log.warning(
+                    f"the stored row of job {job.key!r} cannot be read, and is replaced: {log.described(error)}",
+                    key=job.key,
+                )
+            else:
+                self._found |= {} if row is None else {row_id: row}
 
-    def _expect(self, job: RegisteredJob, due: datetime) -> None:
-        assert job.schedule is not None
-        with job.lock:  # unless that run has begun already
-            if job.schedule.ticked_at is None or due > job.schedule.ticked_at:
-                job.schedule.expected = due
+    def _held(self, job: RegisteredJob) -> Any:
+        """The row that was found, as it is now: the scheduler may have run it since. To be called under its lock."""
+        row = self._found.pop(self.id_of(job.key), None)
+        if row is None or row._jobstore_alias is None or (self._bridge.started_here and not self._has_agreed):
+            return row
+        return self._scheduler.get_job(row.id, row._jobstore_alias)
 
     def park(self) -> None:
         """Have our rows wait for the next warm-up, with their due times, where the scheduler goes on without us."""
-        if self._bridge.running and not self._bridge.started_here:
-            for alias in self._bridge.stores(in_memory=False):
-                try:
+        if not self._bridge.running or self._bridge.started_here:
+            return
+        for alias in self._bridge.stores(in_memory=False):
+            try:
+                with self._scheduler._jobstores_lock:  # no run begins between the look and the change
                     for row in self._scheduler.get_jobs(alias):
                         if row.func_ref == FIRE and row.kwargs.get("by") == self._id and row.next_run_time:
-                            self._park(row, alias)
-                except Exception as error:  # noqa: BLE001 - whatever a store raises; the others are parked
-                    log.failure(f"job store {alias!r} cannot keep what comes due for the next warm-up:", error)
-
-    def _park(self, row: Any, alias: str) -> None:
-        _, key, kind = parts(row)
-        job, due = self._registry.jobs.get(key), row.next_run_time
-        with suppress(JobLookupError):  # its last run has begun
-            self._scheduler.modify_job(row.id, alias, next_run_time=None, kwargs={"due": due})
-            begun = job.schedule.submitted if job and job.schedule and kind == SCHEDULED else None
-            if begun is not None and begun >= due:  # since the row was read; from here on it cannot
-                due = row.trigger.get_next_fire_time(begun, datetime.now(UTC))
-                self._scheduler.modify_job(row.id, alias, kwargs={"due": due})
+                            self._update(row, {"next_run_time": None, "kwargs": {"due": row.next_run_time}})
+            except Exception as error:  # noqa: BLE001 - whatever a store raises; the others are parked
+                log.failure(f"job store {alias!r} cannot keep what comes due for the next warm-up:", error)
 
 
 class _Unrestored(logging.Handler):

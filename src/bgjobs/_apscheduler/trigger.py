@@ -15,7 +15,7 @@ from apscheduler.triggers.cron.fields import BaseField
 from apscheduler.triggers.interval import IntervalTrigger
 from apscheduler.util import convert_to_datetime, datetime_repr
 
-from .._cron.expression import Expression, arguments, zone
+from .._cron.expression import Expression, arguments, seconds, zone
 from .._cron.expression import cron_trigger_arguments as cron_trigger_arguments
 from .._cron.grammar import SpecialDay, SpecialWeekday, split
 from .._cron.search import Calendar, day_mask, first_from, lowest, shape, weekday_mask
@@ -61,7 +61,8 @@ class CronExpression(Expression):
             timezone: The zone in which the hours are meant: a name such as ``"Europe/Rome"`` or a ``tzinfo``.
             start_date: Nothing fires before it; without a zone it is in `timezone`; ``None`` for no limit.
             end_date: Nothing fires after it; ``None`` for no limit.
-            jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
+            jitter: Delays every firing by a random part of so many seconds, but never to the next one; ``None`` for no
+                delay.
 
         Raises:
             ConfigurationError: There is no such time zone, or another argument is wrong.
@@ -83,7 +84,8 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         start_date: Nothing fires before it: a time, a date, or a string of either. Without a zone it is in `timezone`.
             ``None`` for no limit.
         end_date: Nothing fires after it; ``None`` for no limit.
-        jitter: Delays every firing by a random part of so many seconds; ``None`` for no delay.
+        jitter: Delays every firing by a random part of so many seconds, but never to the next one; ``None`` for no
+            delay.
 
     Raises:
         CronFormatError: The expression does not follow the grammar.
@@ -100,12 +102,10 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         jitter: float | None = None,
     ) -> None:
         self.expression = expression if isinstance(expression, CronExpression) else CronExpression(expression)
-        if jitter is not None and jitter < 0:
-            raise ConfigurationError(f"jitter: {jitter} seconds is negative; a firing can only be delayed", "jitter")
         self.timezone = zone(_zone_of(start_date, end_date) if timezone is None else timezone)
         self.start_date = _moment(start_date, self.timezone, "start_date")
         self.end_date = _moment(end_date, self.timezone, "end_date")
-        self.jitter = jitter
+        self.jitter = None if jitter is None else seconds(jitter, "jitter")
 
     @classmethod
     def from_crontab(cls, expr: str, timezone: str | tzinfo | None = None) -> SixFieldCronTrigger:
@@ -179,8 +179,11 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         return None if ended else found
 
     def _delayed(self, found: datetime, now: datetime) -> datetime:
-        """The fire time with jitter, not after the end date."""
-        delayed: datetime = self._apply_jitter(found.astimezone(UTC), self.jitter, now)
+        """The fire time with jitter; before the next one, which would be lost else, and not after the end date."""
+        longest, next_one = self.jitter or 0.0, self._search(found, found)
+        if next_one is not None:
+            longest = min(longest, (next_one.astimezone(UTC) - found.astimezone(UTC)).total_seconds() * 0.999)
+        delayed: datetime = self._apply_jitter(found.astimezone(UTC), longest, now)
         if self.end_date:
             delayed = min(delayed, self.end_date)
         return delayed.astimezone(self.timezone)
@@ -230,12 +233,12 @@ def _shared_memo(calendar: Calendar, timezone: tzinfo) -> _Memo:
 def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
     """Return a function that computes the fire time of `trigger` after a given one.
 
-    ``None`` for triggers whose answers cannot be relied on: those with jitter, and those of other kinds.
+    ``None`` for triggers whose answers cannot be relied on: APScheduler's with jitter, and those of other kinds.
     """
-    if type(trigger) not in (SixFieldCronTrigger, CronTrigger, IntervalTrigger) or trigger.jitter:
-        return None
-    if isinstance(trigger, SixFieldCronTrigger):
+    if type(trigger) is SixFieldCronTrigger:
         return trigger.following
+    if type(trigger) not in (CronTrigger, IntervalTrigger) or trigger.jitter:
+        return None
     return lambda fire_time: trigger.get_next_fire_time(fire_time, fire_time)
 
 

@@ -107,6 +107,25 @@ def zone(value: str | tzinfo, field: str = "timezone") -> tzinfo:
     return value if offset is None else timezone(offset)
 
 
+#: The longest time that can be given, in seconds: a hundred years. Much longer ones overflow in threads and dates.
+LONGEST = 100 * 366 * 86_400
+
+
+def seconds(value: float, field: str) -> float:
+    """Return a time in seconds, if it is one that threads and dates can count with.
+
+    Args:
+        value: The time.
+        field: The name of the option or argument, for the error.
+
+    Raises:
+        ConfigurationError: It is negative, not finite, longer than a hundred years, or no number.
+    """
+    if not (isinstance(value, int | float) and 0 <= value <= LONGEST):  # which NaN is not
+        raise ConfigurationError(f"{field}: a number of seconds from 0 to {LONGEST} is needed", field)
+    return value
+
+
 def _named(name: str, field: str) -> tzinfo:
     """The zone of that name; whatever `zoneinfo` finds wrong with a name becomes one kind of error."""
     try:

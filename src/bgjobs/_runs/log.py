@@ -1,29 +1,31 @@
-"""What bgjobs logs, through loguru; and `configure_logging`, the set-up for applications that have none.
+"""What bgjobs logs, through loguru.
 
 Every failure and every occurrence that did not run is logged; successes only when asked.
 
 ``job``, ``run_id``, ``scheduled_at``, ``seconds``, ``outcome`` and ``reason`` are bound (``record["extra"]``). The
 traceback of a failure is APScheduler's to log (logger ``apscheduler.executors.*``). A sink, a patcher or an error's own
 text can raise: nothing here does, so that no record can cost a run, a scope or a schedule.
+
+Texts of errors come from outside. A message is one line, whatever they contain, without the passwords of URLs. The
+error in a record is a stand-in, since loguru's ``diagnose`` prints the variables of every frame that it can reach.
 """
 
 from __future__ import annotations
 
-import json as _json
-import logging
-import sys
+import json
+import re
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from types import FrameType, FunctionType, TracebackType
+from typing import Any, Protocol
 
 from loguru import logger
 
 from .status import CANCELLED, COALESCED, FAILED, OVERTAKEN, SUCCEEDED, TIMED_OUT, RunReport
-
-if TYPE_CHECKING:
-    from loguru import Message, Record
 
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
     from loguru._logger import context
@@ -42,12 +44,12 @@ class Named(Protocol):
     run_id: str
     scheduled_at: datetime
     is_live: bool
+    outcome: str | None
 
 
 def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
     with suppress(BaseException):  # a sink may even raise SystemExit
-        bound_logger = logger.bind(**bound)
-        (bound_logger if error is None else bound_logger.opt(exception=error)).log(level, message)
+        logger.bind(**bound).opt(exception=without_variables(error)).log(level, printable(message))
 
 
 def _names(run: Named) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _names(run: Named) -> dict[str, Any]:
 def described(error: BaseException) -> str:
     """The error as ``"ValueError: text"``, even where its own text cannot be had."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {without_passwords(str(error))}"
     except Exception:  # noqa: BLE001 - a __str__ that raises
         return type(error).__name__
 
@@ -116,16 +118,17 @@ def bind_to_context(run: Named) -> None:
 
 
 class _Bound(Mapping[str, Any]):
-    """The bound names of a run in progress, formatted only when a record is made; most runs make none."""
+    """The bound names of a run, formatted only when a record is made; most runs make none."""
 
     __slots__ = ("_outer", "_run")
 
     def __init__(self, run: Named, outer: Mapping[str, Any]) -> None:
         self._run = run
-        self._outer = outer
+        self._outer: Mapping[str, Any] = outer._outer if isinstance(outer, _Bound) else outer  # noqa: SLF001
 
     def _all(self) -> dict[str, Any]:
-        return {**self._outer, **(_names(self._run) if self._run.is_live else {})}
+        run = self._run  # which may not have been admitted; after its end, APScheduler logs its traceback
+        return {**self._outer, **(_names(run) if run.is_live or run.outcome else {})}
 
     def __getitem__(self, name: str) -> Any:
         return self._all()[name]
@@ -137,115 +140,73 @@ class _Bound(Mapping[str, Any]):
         return len(self._all())
 
 
-# -- the set-up of an application -------------------------------------------------------------------------------------
+# -- what comes from outside ------------------------------------------------------------------------------------------
 
-#: The logger of APScheduler, which logs through the standard library.
-APSCHEDULER = "apscheduler"
-
-_installed = ExitStack()  # removes what `configure_logging` has set up
+_PASSWORD = re.compile(r"""(://[^\s:/@'"]{0,200}:)[^\s'"]{1,500}@""")
 
 
-def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
-    """Set up loguru for an application: one sink on stderr, which APScheduler's records reach as well.
-
-    For applications only; a library leaves the log alone. It replaces loguru's default sink and what an earlier call
-    has set up; other sinks stay. Tracebacks never show the values of local variables.
-
-    APScheduler logs to the logger ``apscheduler`` of the standard library. Its records now go to loguru instead of the
-    handlers of the root logger; only warnings and errors do, unless that logger has a level already. A warning that
-    bgjobs logs itself (a run was missed, or overlapped) is left out, so that it appears once.
-
-    Args:
-        level: The lowest level that is written, a name or number of loguru.
-        json: Whether each record is one line of JSON; else text, in colour on a terminal.
-    """
-    unconfigure_logging()
-    with suppress(ValueError):  # the default sink was removed already
-        logger.remove(0)
-    stream = sys.stderr
-    number = logger.add(
-        (lambda message: print(_as_json(message), file=stream, flush=True)) if json else stream,
-        level=level,
-        format=(lambda _: "{exception}") if json else _as_text,
-        diagnose=False,
-        backtrace=False,
-    )
-    _installed.callback(_remove_sink, number)
-    _intercept(logging.getLogger(APSCHEDULER))
+def without_passwords(text: str) -> str:
+    """The text, with ``***`` for the password of each URL in it."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
-def unconfigure_logging() -> None:
-    """Remove what `configure_logging` has set up."""
-    _installed.close()
+def printable(text: str) -> str:
+    """The text in one line: what could move the cursor, colour or break the line is escaped, as JSON does it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
-def _remove_sink(number: int) -> None:
-    with suppress(ValueError):  # the application has removed all sinks
-        logger.remove(number)
+def indented(text: str) -> str:
+    """A text that may have several lines: all but the first are indented, and escaped as by `printable`."""
+    return "\n    ".join(map(printable, text.splitlines()))
 
 
-def _intercept(log: logging.Logger) -> None:
-    """Send the records of a standard logger to loguru instead of the handlers of its parents."""
-    handler = _ToLoguru()
-    _installed.callback(log.removeHandler, handler)
-    _installed.callback(setattr, log, "propagate", log.propagate)
-    _installed.callback(log.setLevel, log.level)
-    log.addHandler(handler)
-    log.propagate = False
-    log.setLevel(log.level or logging.WARNING)
+def without_variables(
+    error: BaseException | None,
+) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+    """What to give loguru for an error: it prints the same traceback, and leads to no variable of any frame."""
+    if error is None:
+        return None
+    try:
+        stand_in = _stand_in(error, {})
+        return type(error), stand_in, stand_in.__traceback__
+    except BaseException:  # noqa: BLE001 - the error's own methods raise
+        return None
 
 
-class _ToLoguru(logging.Handler):
-    """Passes standard records on to loguru, as if they had been logged there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._pass_on(record)
-        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not harm the code that logged it
-            self.handleError(record)
-
-    def _pass_on(self, record: logging.LogRecord) -> None:
-        key = _key(record)
-        if key is not None and record.levelno == logging.WARNING:
-            return  # bgjobs logs this itself
-        try:
-            level: str | int = logger.level(record.levelname).name
-        except ValueError:
-            level = record.levelno
-
-        def keep_origin(to: Any) -> None:
-            to.update(name=record.name, module=record.module, function=record.funcName, line=record.lineno)
-            to["file"].name, to["file"].path = record.filename, record.pathname
-
-        bound = logger if key is None else logger.bind(job=key)
-        bound.opt(exception=record.exc_info).patch(keep_origin).log(level, record.getMessage())
+def _stand_in(error: BaseException, made: dict[int, Exception]) -> Exception:
+    """An error of a class with the same name, text, notes, causes and traceback; `made` has those of the chain."""
+    kind, get = type(error), partial(BaseException.__getattribute__, error)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    stand_in: Exception
+    if isinstance(error, BaseExceptionGroup):
+        inner = [_stand_in(each, made) for each in error.exceptions]
+        stand_in = type(kind.__name__, (ExceptionGroup,), names)(indented(without_passwords(error.message)), inner)
+    else:
+        stand_in = type(kind.__name__, (Exception,), names)(indented(without_passwords(str(error))))
+    made[id(error)] = stand_in
+    for link in ("__cause__", "__context__"):
+        if (other := get(link)) is not None:
+            setattr(stand_in, link, made.get(id(other)) or _stand_in(other, made))
+    stand_in.__suppress_context__ = get("__suppress_context__")
+    for note in getattr(error, "__notes__", ()):
+        stand_in.add_note(indented(without_passwords(str(note))))
+    return stand_in.with_traceback(_without_variables(get("__traceback__")))
 
 
-def _key(record: logging.LogRecord) -> str | None:
-    """Return the key of the job of ours that APScheduler logs about, if any: the job is the record's first argument."""
-    job = record.args[0] if isinstance(record.args, tuple) and record.args else None
-    ours = str(getattr(getattr(job, "func", None), "__module__", "")).startswith("bgjobs.")
-    return str(getattr(job, "name", "")) if ours else None
+def _without_variables(real: TracebackType | None) -> TracebackType | None:
+    stand_in = None
+    for frame, line in reversed(list(traceback.walk_tb(real))):
+        stand_in = TracebackType(stand_in, _frame(frame), -1, line)
+    return stand_in
 
 
-def _as_text(record: Record) -> str:
-    """Return the template of a line: time, level, message, and the run that it belongs to."""
-    extra = record["extra"]
-    run = " <dim>[{extra[job]} {extra[run_id]}]</dim>" if "job" in extra and "run_id" in extra else ""
-    line = "<green>{time:YYYY-MM-DDTHH:mm:ss.SSSZ}</green> <level>{level: <8}</level> <level>{message}</level>"
-    return f"{line}{run}\n{{exception}}"
+def _frame(real: FrameType) -> FrameType:
+    """A frame at the same place, without variables, and without a caller: that of a generator that never started."""
+    code = real.f_code
+    here = _nothing.__code__.replace(co_filename=code.co_filename, co_name=code.co_name, co_qualname=code.co_qualname)
+    frame: FrameType = FunctionType(here, {"__name__": real.f_globals.get("__name__")})().gi_frame
+    return frame
 
 
-def _as_json(message: Message) -> str:
-    """Return a record as one flat line of JSON; values that JSON does not know become text."""
-    record: Any = message.record
-    line = {
-        "time": record["time"].isoformat(),
-        "level": record["level"].name,
-        "logger": record["name"].partition("._")[0],  # without our private modules
-        "message": record["message"],
-        **record["extra"],
-    }
-    if traceback := str(message).strip():
-        line["exception"] = traceback
-    return _json.dumps(line, default=str, ensure_ascii=False)
+def _nothing() -> Iterator[None]:
+    yield  # pragma: no cover - only its code is used

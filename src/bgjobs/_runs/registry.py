@@ -1,4 +1,4 @@
-"""The registered jobs and their runs: who is admitted, what is counted and reported, and the drain.
+"""The registered jobs and their runs: who is admitted, how runs end, and the drain.
 
 An occurrence takes one way through here, in its owner:
 
@@ -16,44 +16,39 @@ import itertools
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
-from .._errors import UnknownJobError, did_you_mean
+from .._errors import DuplicateJobError, UnknownJobError, did_you_mean
 from .._job import Resolver
-from . import log, status
+from . import alarm, log, status
+from .calls import Calls, in_task
+from .occurrences import Occurrences
 from .run import Run, enter, here
-from .status import RegisteredJob, RunReport, Skipped
-from .threads import Calls, in_task, waits
-
-#: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
-SCHEDULED, STARTUP = "scheduled", "startup"
-Observer = Callable[[RunReport], object]
+from .schedule import SCHEDULED, STARTUP, RegisteredJob, row
+from .status import Skipped
+from .threads import waits
 
 
-class Registry:
+class Registry(Occurrences):
     """Knows the jobs of one facade and their runs, from any thread.
 
     Attributes:
-        jobs: The registered jobs by key.
         resolver: Gives a run its scope and instance; ``None`` to call the class.
         abandoned: The runs that the last drain left behind.
-        observers: Called with the report of each run that has ended, and of each occurrence that did not run.
         log_runs: Whether successful runs are logged.
     """
 
     def __init__(self, *, log_runs: bool) -> None:
-        self.jobs: dict[str, RegisteredJob] = {}
+        super().__init__()
         self.resolver: Resolver | None = None
         self.abandoned: list[Run] = []
-        self.observers: list[Observer] = []
         self.log_runs = log_runs
         self._closing = False
         self._idle = threading.Condition()  # notified of ended runs while closing
         self._live: set[Run] = set()  # runs that have not ended
-        self._unreported: deque[RunReport] = deque()  # noted where nothing may block
+        self._removed: WeakValueDictionary[str, RegisteredJob] = WeakValueDictionary()  # while their runs last
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)  # `next` is one step, which no other thread can interrupt
 
@@ -61,13 +56,40 @@ class Registry:
         """An id that no other run has."""
         return f"{self._prefix}-{next(self._numbers)}"
 
+    def add(self, job: RegisteredJob) -> None:
+        """Register a job. Runs in progress of one that was removed under its key count for its overlap guard.
+
+        Raises:
+            DuplicateJobError: The key is taken.
+        """
+        if (taken := self.jobs.spelling(job.key)) is not None:
+            same = "" if taken == job.key else f", which is the same name as {job.key!r},"
+            message = f"a job with the key {taken!r}{same} is registered already; set key to tell the two apart"
+            raise DuplicateJobError(message, job.key)
+        if (removed := self._removed.get(job.key)) is not None:
+            job.lock, job.running = removed.lock, removed.running
+        self.jobs[job.key] = job
+
+    def remove(self, job: RegisteredJob) -> None:
+        """Forget a job, unless another one has its key by now."""
+        if self.jobs.get(job.key) is job:
+            self._removed[job.key] = self.jobs.pop(job.key)
+
+    def after_removed(self, job: RegisteredJob, start: Callable[[], object]) -> bool:
+        """Call `start` when the run of a removed job with the same key has ended. Returns False where there is none."""
+        with job.lock:
+            former = next((run for run in job.running if run.job is not job), None)
+            if former is not None:
+                former.followers = (*former.followers, start)
+        return former is not None
+
     def job(self, key: str) -> RegisteredJob:
-        """The job with this key.
+        """The job with this key, in any spelling.
 
         Raises:
             UnknownJobError: There is none.
         """
-        job = self.jobs.get(key)
+        job = self.jobs.find(key)
         if job is None:
             raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, list(self.jobs))}", key)
         return job
@@ -113,10 +135,14 @@ class Registry:
         job = run.job
         if self.jobs.get(run.key) is not job:
             return self.skip(run.key, run.scheduled_at, status.REFUSED, "the job was removed first")
-        if run.kind == SCHEDULED and not self._tick(job, run.scheduled_at):
-            return self.skip(run.key, run.scheduled_at, status.REPEATED, "this occurrence ran already")
+        if run.is_repeated:
+            return self.repeated(run.key, run.scheduled_at)
+        if run.kind == SCHEDULED:
+            self.tick(job, run.scheduled_at)
         if self._closing:
             return self.skip(run.key, run.scheduled_at, status.CLOSING, "the jobs are being closed")
+        if run.kind == SCHEDULED and job.schedule is not None and job.schedule.paused_at is not None:
+            return self.skip(run.key, run.scheduled_at, status.PAUSED, "the job was paused first")
         return self._begin(job, run)
 
     def _begin(self, job: RegisteredJob, run: Run) -> Skipped | None:
@@ -147,125 +173,42 @@ class Registry:
             log.observe(run.report())
         if run.overlaps > 1:
             log.warning(f"job {run.key!r} was skipped {run.overlaps} times during this run", run)
+        for start in run.followers:
+            try:
+                start()
+            except Exception as raised:  # noqa: BLE001 - what a job store raises
+                log.failure(f"the immediate run of job {run.key!r} could not be made:", raised)
 
     def _ended(self, run: Run) -> None:
         """The run is over, its scope closed: the one way out, whatever ended it."""
-        if self.observers:
-            self._tell(run.report(), self.observers)
+        self.reports.ended(run.report)
         self._live.discard(run)
         run.release()
-        if self._unreported:
-            self.flush()
         if self._closing:
             with self._idle:
                 self._idle.notify_all()
 
-    # -- occurrences that do not run -----------------------------------------------------------------------------
-
-    def skip(
-        self, key: str, scheduled_at: datetime, outcome: str, reason: str, *, times: int = 1, quiet: bool = False
-    ) -> Skipped:
-        """Count and report an occurrence that does not run.
-
-        Args:
-            key: The key of the job; one that is not registered is only logged.
-            scheduled_at: The fire time (UTC).
-            outcome: One of `status.REASONS`.
-            reason: Why, in words.
-            times: How many occurrences it stands for.
-            quiet: Whether the log has said it already.
-        """
-        self._count(key, outcome, times)
-        report = RunReport(key, None, scheduled_at, None, 0.0, outcome, reason)
-        self._tell(report, self.observers if quiet else [log.observe, *self.observers])
-        return Skipped(reason)
-
-    def refuse(self, job: RegisteredJob, kind: str, scheduled_at: datetime, reason: str) -> None:
-        """Skip what an executor does not take, under APScheduler's locks: a thread or the next run reports it."""
-        if kind == SCHEDULED and job.schedule is not None:
-            job.schedule.tick(scheduled_at, job.lock)
-        self._count(job.key, status.REFUSED, 1)
-        self._unreported.append(RunReport(job.key, None, scheduled_at, None, 0.0, status.REFUSED, reason))
-        with suppress(RuntimeError):  # no thread can be had
-            threading.Thread(target=self.flush, name="bgjobs-report", daemon=True).start()
-
-    def flush(self) -> None:
-        """Report what `refuse` has left."""
-        while self._unreported:
-            with suppress(IndexError):  # another thread was faster
-                self._tell(self._unreported.popleft(), [log.observe, *self.observers])
-
     def missed(self, run: Run) -> None:
         """APScheduler did not run an occurrence because it was later than the job's grace time."""
-        if self.jobs.get(run.key) is run.job:  # else it was removed
-            self._tick(run.job, run.scheduled_at)
+        if run.is_repeated:
+            self.repeated(run.key, run.scheduled_at)
+        elif self.jobs.get(run.key) is run.job:  # else it was removed
+            self.tick(run.job, run.scheduled_at)
             late = (datetime.now(UTC) - run.scheduled_at).total_seconds()
             reason = f"it was {late:.1f} s late, and misfire_grace_time is {run.job.options.misfire_grace_time} s"
             self.skip(run.key, run.scheduled_at, status.MISSED, reason)
-
-    def overlapped(self, key: str, scheduled_at: datetime) -> None:
-        """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
-        if (job := self.jobs.get(key)) is not None:
-            self._tick(job, scheduled_at)
-            self._overlap(job, SCHEDULED, scheduled_at)
-
-    def _tick(self, job: RegisteredJob, scheduled_at: datetime) -> bool:
-        """Note a fire time, and count those that were left out before it. Returns False if it was noted before."""
-        left_out = 0 if job.schedule is None else job.schedule.tick(scheduled_at, job.lock)
-        if left_out and job.options.coalesce:
-            reason = f"coalesced {left_out} earlier due runs into this one"
-            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=left_out)
-        return left_out is not None
-
-    def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
-        """Skip an occurrence during a run; of many during one run, the first is logged, and in the end their number."""
-        if kind == STARTUP:
-            reason = "a run in progress counts as the immediate one"
-            return self.skip(job.key, scheduled_at, status.OVERTAKEN, reason)
-        with job.lock:
-            oldest = job.running[0] if job.running else None
-            if oldest is not None:
-                oldest.overlaps += 1
-        if oldest is None:
-            reason = "its previous run still waits for a thread of the executor"
-            return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason)
-        since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
-        reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
-        return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
-
-    def _count(self, key: str, outcome: str, times: int) -> None:
-        if (job := self.jobs.get(key)) is not None:
-            with job.lock:
-                job.tally.counts[outcome] += times
-
-    def _tell(self, report: RunReport, observers: Sequence[Observer]) -> None:
-        for observer in list(observers):
-            try:
-                observer(report)
-            except BaseException as error:  # noqa: BLE001 - an observer never costs a run
-                log.failure(f"an observer of the runs of job {report.key!r} raised", error)
-
-    def pause(self, job: RegisteredJob) -> None:
-        """Note that the job is paused."""
-        if job.schedule is not None and job.schedule.pause():
-            log.info(f"job {job.key!r} is paused", job.key)
-
-    def resume(self, job: RegisteredJob) -> None:
-        """Note that the job is resumed, and how many runs the pause has cost."""
-        if job.schedule is not None and (lost := job.schedule.resume()) is not None:
-            self._count(job.key, status.PAUSED, lost)
-            log.info(f"job {job.key!r} is resumed; {lost} of its runs were skipped while it was paused", job.key)
 
     # -- looking and closing -------------------------------------------------------------------------------------
 
     def status(self) -> list[status.JobStatus]:
         """One row a job, in the order of registration."""
-        return [status.row(job) for job in list(self.jobs.values())]
+        return [row(job) for job in list(self.jobs.values())]
 
-    def overdue(self) -> list[str]:
-        """A sentence for each job that should have run, and does not."""
+    def problems(self) -> list[str]:
+        """A sentence for each job that should have run, and does not, and for each handler that does not end."""
         late = {job.key: job.schedule.overdue() for job in list(self.jobs.values()) if job.schedule}
-        return [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late.items() if seconds is not None]
+        found = [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late.items() if seconds is not None]
+        return found + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
 
     def is_inside_a_run(self) -> bool:
         """Whether a run of these jobs is in progress in the calling code."""
@@ -275,6 +218,15 @@ class Registry:
         """Admit runs (again), those of a new warm-up."""
         self._closing = False
         self.abandoned = []
+        for job in list(self.jobs.values()):
+            job.one_shots.pop(STARTUP, None)
+
+    def forked(self) -> None:
+        """Forget the parent's runs in a forked child; another thread may have held any lock at that moment."""
+        self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
+        alarm.forked()
+        for job in self.jobs.values():
+            job.lock, job.running = threading.Lock(), []
 
     def shut(self) -> None:
         """Admit no more runs, and ask those in progress to end."""
@@ -298,3 +250,4 @@ class Registry:
         self.abandoned = list(self._live.copy())
         for run in self.abandoned:
             log.warning(f"job {run.key!r} did not end within the shutdown_timeout and was abandoned", run)
+        self._count_paused()

@@ -21,21 +21,23 @@ Both halves are written once, as coroutines: a task awaits them, a thread drives
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
-from .._errors import LifecycleError, ResolverError
+from .._errors import LifecycleError, ResolverError, named
 from .._job import TOKEN, ExceptionHandler, Resolver, Target
 from .._token import CancellationToken
 from . import log
-from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RegisteredJob, RunReport
-from .threads import Calls, Leave
+from .alarm import Alarm
+from .calls import Calls, Leave
+from .raised import is_a, traceback_of, without_our_frames
+from .schedule import RegisteredJob
+from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RunReport
+from .threads import waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,10 @@ class Run:
     error: BaseException | None = None  #: of a run that failed or timed out
     reason: str | None = None  #: more about the outcome
     seconds = 0.0  #: until the outcome was known
+    freed: Callable[[], object] | None = None  #: called when the action has ended, so that it may be submitted again
+    followers: tuple[Callable[[], object], ...] = ()  #: called after that
+    is_repeated = False  #: whether an executor was asked for this run before
+    _handler_until: float | None = None  #: when ``on_exception`` is to have ended, while it is called
     _late = False
     _is_resolved = False  #: whether there is an instance (or none is needed)
     _is_cancelled = False
@@ -124,6 +130,8 @@ class Run:
             self._fail(raised)
         with self.job.lock:  # the overlap guard ends with the action
             self.job.running.remove(self)
+        if self.freed is not None:
+            self.freed()
         if self.error is None and self._leave is not None:
             await self._close(calls, error)
         self.seconds = time.monotonic() - self.started
@@ -137,12 +145,30 @@ class Run:
     async def settle(self, calls: Calls) -> None:
         """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
         if self._handler is not None and is_a(self.error, Exception):
-            try:
-                await calls(self._handler, self.error)
-            except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
-                log.failure(f"on_exception of job {self.key!r} raised", raised, self)
+            await self._handle(calls, self._handler, self.job.options.timeout or waits.handler)
         if self._leave is not None:
             await self._close(calls, self.error)
+
+    async def _handle(self, calls: Calls, handler: ExceptionHandler, limit: float) -> None:
+        """Call ``on_exception``: async code is cancelled at its limit, a thread is named in a warning and in health."""
+        self._handler_until = until = time.monotonic() + limit
+        name = f"on_exception of job {self.key!r}"
+        alarm = Alarm(limit, lambda: log.warning(f"{name} has not ended within {limit:g} s", self))
+        try:
+            await calls.within(limit, handler, self.error)
+        except BaseException as raised:  # noqa: BLE001 - the schedule goes on, whatever a handler does
+            late = is_a(raised, TimeoutError) and time.monotonic() >= until
+            log.failure(f"{name} was cancelled:" if late else f"{name} raised", raised, self)
+        finally:
+            alarm.cancel()
+            self._handler_until = None
+
+    def late_handler(self) -> str | None:
+        """A sentence about an ``on_exception`` that is past its limit."""
+        until = self._handler_until
+        if until is None or time.monotonic() < until:
+            return None
+        return f"on_exception of job {self.key!r} does not end (run {self.run_id})"
 
     def cancel(self) -> None:
         """Ask the run to end through its token, and cancel the task that owns it, once. From any thread."""
@@ -158,7 +184,7 @@ class Run:
     def release(self) -> None:
         """Let go of what it used; tasks and tracebacks that are kept somewhere lead to the run itself."""
         self.is_live = False
-        self.task = self._instance = self._handler = None
+        self.task = self.freed = self._instance = self._handler = None
 
     def report(self) -> RunReport:
         """What observers hear of the run."""
@@ -180,7 +206,7 @@ class Run:
     async def _enter(self, scope: Any, calls: Calls) -> None:
         if not (hasattr(scope, "__enter__") or hasattr(scope, "__aenter__")):
             raise ResolverError(
-                f"the resolver returned {scope!r}, which is no context manager; decorate it with "
+                f"the resolver returned {named(scope)}, which is no context manager; decorate it with "
                 "contextlib.contextmanager or contextlib.asynccontextmanager"
             )
         self._instance, self._leave = await calls.enter(scope)
@@ -191,7 +217,7 @@ class Run:
         if leave is None or self._loop_is_gone:
             return
         try:
-            info = (None, None, None) if error is None else (type(error), error, _traceback(error))
+            info = (None, None, None) if error is None else (type(error), error, traceback_of(error))
             await calls.close(leave, *info)
         except BaseException as raised:  # noqa: BLE001 - it is the outcome, or logged
             if error is None:
@@ -224,9 +250,7 @@ class Run:
                 async with asyncio.timeout(seconds):
                     value = await action(**kwargs)
             else:
-                alarm = threading.Timer(seconds, self._ask_to_end, [seconds])
-                alarm.daemon = True
-                alarm.start()
+                alarm = Alarm(seconds, lambda: self._ask_to_end(seconds))
                 try:
                     value = await calls(action, **kwargs)
                 finally:
@@ -256,7 +280,7 @@ class Run:
             self.outcome, self.value = CANCELLED, Cancelled()
             return
         self.outcome = TIMED_OUT if self._late else FAILED
-        self.error = _without_our_frames(error)
+        self.error = without_our_frames(error)
         try:
             self._handler = self.target.handler(self._instance)
         except Exception as raised:  # noqa: BLE001 - a class whose __getattr__ raises
@@ -268,29 +292,3 @@ class Run:
     def _loop_is_gone(self) -> bool:
         """Whether the event loop of the task was closed: its coroutine is being thrown away, and can await nothing."""
         return self.task is not None and asyncio._get_running_loop() is None  # noqa: SLF001
-
-
-def is_a(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
-    """As `isinstance`, which would ask the error itself for its class; some errors raise at that."""
-    return issubclass(type(error), kind)
-
-
-def _traceback(error: BaseException) -> TracebackType | None:
-    """The traceback of an error, whatever its class makes of the attribute."""
-    found: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
-    return found
-
-
-def _without_our_frames(error: BaseException) -> BaseException:
-    """Drop our frames from the traceback: users read less, and APScheduler formats less.
-
-    Clearing them frees the instance, which they would keep alive.
-    """
-    traceback = _traceback(error)
-    while traceback is not None and str(traceback.tb_frame.f_globals.get("__package__")).startswith("bgjobs"):
-        try:  # noqa: SIM105 - `suppress` would cost more than the rest
-            traceback.tb_frame.clear()
-        except RuntimeError:  # still running
-            pass
-        traceback = traceback.tb_next
-    return error if traceback is None else BaseException.with_traceback(error, traceback)

@@ -1,17 +1,10 @@
-"""How runs end, why occurrences are skipped, and what is known of a job: plain data without a scheduler.
-
-bgjobs keeps these books itself, so that ``jobs.status()`` and ``jobs.health()`` never wait for APScheduler's locks,
-which a slow job store can hold for seconds.
-"""
+"""How runs end, why occurrences are skipped, and what users see of a job: plain data."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 #: How a run can end.
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
@@ -21,12 +14,6 @@ OUTCOMES = (SUCCEEDED, FAILED, TIMED_OUT, CANCELLED)
 OVERLAPPED, MISSED, COALESCED, PAUSED = "overlapped", "missed", "coalesced", "paused"
 CLOSING, OVERTAKEN, REPEATED, REFUSED = "closing", "overtaken", "repeated", "refused"
 REASONS = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED, REFUSED)
-
-#: Seconds by which a run may be late before `Health` calls its job overdue.
-OVERDUE = 10.0
-
-#: Skipped fire times are counted one by one, up to this many.
-MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,175 +111,3 @@ class Health:
 
     def __bool__(self) -> bool:
         return self.ok
-
-
-class Tally:
-    """What is counted of one job's runs.
-
-    Attributes:
-        started_at: When the latest run started; seconds since the epoch.
-        finished_at: When the latest run ended; seconds since the epoch.
-        outcome: How it ended.
-        error: The error of the latest failed run.
-        counts: How often each outcome and each reason occurred.
-    """
-
-    started_at: float | None = None
-    finished_at: float | None = None
-    outcome: str | None = None
-    error: str | None = None
-
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
-
-
-class Schedule:
-    """When a job is due, as far as bgjobs has seen it.
-
-    Attributes:
-        trigger: The APScheduler trigger.
-        following: Gives the fire time after one; ``None`` where that cannot be known.
-        entry: The APScheduler job, where the scheduler keeps this very object (in memory); else ``None``.
-        expected: The next fire time (UTC); ``None`` where it is not known or there is none.
-        submitted: The latest fire time that an executor was asked to run (UTC); it may still wait for a thread.
-        ticked_at: The latest fire time that was run or skipped (UTC).
-        paused_at: Since when the job is paused; ``None`` where it is not.
-    """
-
-    entry: Any = None
-    expected: datetime | None = None
-    submitted: datetime | None = None
-    ticked_at: datetime | None = None
-    paused_at: datetime | None = None
-
-    def __init__(self, trigger: Any, following: Callable[[datetime], datetime | None] | None = None) -> None:
-        self.trigger = trigger
-        self.following = following
-
-    def begin(self) -> None:
-        """Expect the first fire time from now on."""
-        self.ticked_at = None
-        self.expected = self.after(None, datetime.now(UTC))
-
-    def tick(self, fire_time: datetime, lock: AbstractContextManager[object]) -> int | None:
-        """Note a fire time that APScheduler came with, under a lock that is not held for the search.
-
-        Fire times can arrive out of order when an executor is busy; an older one changes nothing.
-
-        Returns:
-            How many fire times before it were left out; ``None`` where this very one was noted before.
-        """
-        following = self.after(fire_time, fire_time) if self.following is not None else None
-        with lock:
-            if self.ticked_at is not None and fire_time <= self.ticked_at:
-                return 0 if fire_time < self.ticked_at else None
-            expected, self.ticked_at, self.expected = self.expected, fire_time, following
-            submitted = self.submitted
-        if expected is None or expected >= fire_time:
-            return 0
-        waits = submitted is not None and expected <= submitted < fire_time
-        return self.count(expected, fire_time) - waits
-
-    def count(self, begin: datetime | None, end: datetime) -> int:
-        """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
-        counted = 0
-        while self.following and begin is not None and begin < end and counted < MANY:
-            counted += 1
-            begin = self.after(begin, begin)
-        return counted
-
-    def after(self, fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The fire time after one, in UTC; for ``None``, the first from `now` on."""
-        if self.following is not None and fire_time is not None:
-            found = self.following(fire_time)
-        else:
-            found = self.trigger.get_next_fire_time(fire_time, now)
-        return None if found is None else found.astimezone(UTC)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it was paused, by us or through APScheduler itself."""
-        return self.paused_at is not None or (hasattr(self.entry, "next_run_time") and self.entry.next_run_time is None)
-
-    def next_run_time(self, now: datetime) -> datetime | None:
-        """The next fire time; ``None`` while paused, and when none is left."""
-        if self.is_paused:
-            return None
-        held: datetime | None = getattr(self.entry, "next_run_time", None)
-        if held is not None and held.astimezone(UTC) != self.ticked_at:  # else the pass that moves it is under way
-            return held
-        due = self.expected or self.after(self.ticked_at, now)
-        zone = getattr(self.trigger, "timezone", None)
-        return due.astimezone(zone) if due is not None and zone is not None else due
-
-    def pause(self) -> bool:
-        """Note that the job is paused. Returns False where it was before."""
-        before, self.paused_at = self.paused_at, self.paused_at or datetime.now(UTC)
-        return before is None
-
-    def resume(self) -> int | None:
-        """Note that the job is resumed. Returns how many runs the pause has cost; ``None`` where there was none."""
-        if self.paused_at is None:
-            return None
-        lost = self.count(self.expected, datetime.now(UTC))
-        self.paused_at = None
-        self.begin()
-        return lost
-
-    def overdue(self) -> float | None:
-        """The seconds by which a run is overdue; ``None`` where none is, or not by much."""
-        now = datetime.now(UTC)
-        due = self.next_run_time(now)
-        late = (now - due).total_seconds() - (getattr(self.trigger, "jitter", None) or 0) if due else 0
-        return late if late > OVERDUE else None
-
-
-@dataclass(slots=True, eq=False)
-class RegisteredJob:
-    """A job under its key: what it calls, when and how, its runs in progress, and what became of the others.
-
-    Attributes:
-        key: The unique name of the job.
-        target: What a run calls (`_job.Target`).
-        options: A `BackgroundJobOptions`, with those of the settings merged in; this wing knows no pydantic.
-        schedule: When it is due; ``None`` for a job that is switched off.
-        running: The runs (`run.Run`) whose action is in progress, oldest first.
-        tally: What is counted of its runs.
-        lock: Held for every change of the three before, and for nothing else; one a job, since one for all jobs would
-            be contended.
-    """
-
-    key: str
-    target: Any
-    options: Any
-    schedule: Schedule | None = None
-    running: list[Any] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def row(job: RegisteredJob) -> JobStatus:
-    """A picture of one job as it is now."""
-    schedule, tally = job.schedule, job.tally
-    due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
-    paused = schedule is not None and schedule.is_paused
-    timezone = getattr(schedule.trigger, "timezone", None) if schedule else None
-    return JobStatus(
-        key=job.key,
-        cron=job.options.cron,
-        timezone=None if timezone is None else str(timezone),
-        next_run_time=due,
-        paused=paused,
-        finished=schedule is not None and due is None and not paused,
-        running=len(job.running),
-        last_started_at=_moment(tally.started_at),
-        last_finished_at=_moment(tally.finished_at),
-        last_outcome=tally.outcome,
-        last_error=tally.error,
-        outcomes={name: tally.counts[name] for name in OUTCOMES},
-        not_run={name: tally.counts[name] for name in REASONS},
-    )
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

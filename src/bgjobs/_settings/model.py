@@ -9,7 +9,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    NonNegativeFloat,
     PrivateAttr,
     ValidationError,
     ValidationInfo,
@@ -18,8 +17,8 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .._errors import ConfigurationError, did_you_mean, raise_all
-from .._options import BackgroundJobOptions, JobDefaults, Loc, Zone, fold, mistakes
+from .._errors import ByName, ConfigurationError, did_you_mean, fold, raise_all
+from .._options import BackgroundJobOptions, JobDefaults, Loc, Seconds, Zone, mistakes
 from .sources import DEFAULT_ENV_FILE, PREFIX, Sources, read
 
 
@@ -100,12 +99,12 @@ class BackgroundJobsSettings(BaseSettings):
     application: str = Field(default="bgjobs", min_length=1)
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
     timezone: Zone = None
-    shutdown_timeout: NonNegativeFloat = 20.0
+    shutdown_timeout: Seconds = 20.0
     log_runs: bool = False
     jobstores: Tables = Field(default={}, repr=False)
     executors: Tables = Field(default={}, repr=False)
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
-    jobs: dict[str, JobSettings] = {}
+    jobs: Annotated[dict[str, JobSettings], AfterValidator(lambda jobs: ByName(jobs))] = {}
 
     _sources: Sources = PrivateAttr(default_factory=Sources)
 
@@ -127,9 +126,7 @@ class BackgroundJobsSettings(BaseSettings):
 
     def job(self, key: str) -> JobSettings | None:
         """Return the settings of the job with this key, in any spelling; ``None`` where it has none."""
-        if key in self.jobs:
-            return self.jobs[key]
-        return next((job for name, job in self.jobs.items() if fold(name) == fold(key)), None)
+        return (self.jobs if isinstance(self.jobs, ByName) else ByName(self.jobs)).find(key)
 
     def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
         """Return an error for each job in the settings that is not among these keys, which are registered."""

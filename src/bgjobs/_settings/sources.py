@@ -17,7 +17,6 @@ import io
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,8 +28,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
 
-from .._errors import ConfigurationError
-from .._options import Loc, fold
+from .._errors import ConfigurationError, fold, is_password
+from .._options import Loc
+from .files import bounded, load, text_of
 
 PREFIX = "BGJOBS__"
 DEFAULT_ENV_FILE = Path(".env")
@@ -85,7 +85,7 @@ def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sour
     """
     sources = Sources()
     layers = [
-        [Value(loc, f"argument {'.'.join(loc)}", value) for loc, value in _flat(arguments)],
+        [Value(loc, f"argument {'.'.join(loc)}", value) for loc, value in _flat(bounded(arguments))],
         _variables(settings_cls, {name: (value, name) for name, value in os.environ.items()}),
     ]
     read_already: set[str] = set()
@@ -122,7 +122,7 @@ class _Variables(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """Decode a JSON table or list; keep everything else as text, which its setting or its parameter converts."""
         if isinstance(value, str) and value.startswith(("{", "[")):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 return super().decode_complex_value(field_name, field, value)
         return value
 
@@ -133,12 +133,16 @@ def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[s
     texts = {name: text for name, (text, _) in ours.items()}
     source = _Variables(settings_cls)
     source.env_vars = parse_env_vars(texts, ignore_empty=True, parse_none_str=source.env_parse_none_str)
+    try:
+        found = source()
+    except RecursionError:
+        raise ConfigurationError("the name of a variable has too many parts") from None
     values = []
-    for loc, value in _flat(source()):
+    for loc, value in _flat(bounded(found)):
         # The variable of this value, or the one with the JSON that it stands in.
         names = (PREFIX + "__".join(loc[:end]).upper() for end in range(len(loc), 0, -1))
         place = next(ours[name][1] for name in names if name in ours)
-        values.append(Value(loc, place, _scalar(value) if loc[0] in ("jobstores", "executors") else value))
+        values.append(Value(loc, place, _scalar(value, loc) if loc[0] in ("jobstores", "executors") else value))
     for name, (text, place) in ours.items():  # pydantic-settings reads no others; the model is to refuse them
         setting = name.removeprefix(PREFIX).split("__", 1)[0].lower()
         if setting not in settings_cls.model_fields:
@@ -146,17 +150,25 @@ def _variables(settings_cls: type[BaseSettings], variables: Mapping[str, tuple[s
     return values
 
 
+#: Numbers of many more digits cannot be meant.
+_SCALAR = re.compile(r"true|false|-?(0|[1-9][0-9]{0,18})")
+
+
 def _is_ours(name: str) -> bool:
     return name.upper().startswith(PREFIX)
 
 
-def _scalar(value: Any) -> Any:
-    """A whole number or truth value in a text: APScheduler's own options have no annotations that would convert it."""
-    return json.loads(value) if re.fullmatch(r"true|false|-?(0|[1-9][0-9]*)", str(value)) else value
+def _scalar(value: Any, loc: Loc) -> Any:
+    """A whole number or truth value in a text: APScheduler's own options have no annotations that would convert it.
+
+    A password stays a text, which its driver wants.
+    """
+    is_text = not isinstance(value, str) or is_password(loc[-1])
+    return json.loads(value) if not is_text and re.fullmatch(_SCALAR, value) else value
 
 
 def _env_file(settings_cls: type[BaseSettings], path: Path) -> list[Value]:
-    lines = dotenv_values(stream=io.StringIO(_text(path)))
+    lines = dotenv_values(stream=io.StringIO(text_of(path)))
     return _variables(settings_cls, {name: (text, f"{path}: {name}") for name, text in lines.items() if text})
 
 
@@ -165,57 +177,13 @@ def _secrets(settings_cls: type[BaseSettings], path: Path) -> list[Value]:
         files = sorted(file for file in path.iterdir() if _is_ours(file.name))
     except OSError as exc:
         raise ConfigurationError(f"{path}: the secrets directory cannot be read: {exc.strerror}") from exc
-    return _variables(settings_cls, {file.name: (_text(file).strip(), str(file)) for file in files})
+    return _variables(settings_cls, {file.name: (text_of(file).strip(), str(file)) for file in files})
 
 
 def _settings_file(_: type[BaseSettings], path: Path) -> list[Value]:
-    if path.suffix.lower() not in _LOADERS:
-        raise ConfigurationError(f"{path}: a settings file ends in .toml, .yaml, .yml or .json")
-    kind, load = _LOADERS[path.suffix.lower()]
-    text = _text(path)
-    try:
-        data = load(text)
-    except ImportError as exc:
-        raise ConfigurationError(
-            f"{path}: reading YAML needs PyYAML; install bgjobs[yaml], or write the settings as TOML"
-        ) from exc
-    except Exception as exc:  # each parser has its own, and values can be out of range
-        raise ConfigurationError(f"{path}: not valid {kind}{_position(exc)}") from exc
-    if not isinstance(data, dict | None):
-        raise ConfigurationError(f"{path}: not valid: a {kind} file of settings is a table of names and values")
-    values = {name: value for name, value in (data or {}).items() if name != "$schema"}  # which is for editors
+    values = {name: value for name, value in load(path).items() if name != "$schema"}  # which is for editors
     return [Value(loc, f"{path}: {'.'.join(loc)}", value) for loc, value in _flat(values)]
 
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path}: cannot be read: it is not UTF-8 (byte {exc.start})") from exc
-    except OSError as exc:
-        raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    return yaml.safe_load(text)
-
-
-def _position(exc: Exception) -> str:
-    """What a parser says, unless it quotes the file, which may hold passwords; then the position alone."""
-    if isinstance(exc, tomllib.TOMLDecodeError | json.JSONDecodeError):
-        return f": {exc}"
-    mark = getattr(exc, "problem_mark", None)
-    return f" (at line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-
-
-_LOADERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    ".toml": ("TOML", tomllib.loads),
-    ".yaml": ("YAML", _yaml),
-    ".yml": ("YAML", _yaml),
-    ".json": ("JSON", json.loads),
-}
 
 #: The sources that a setting names, from highest to lowest precedence.
 _SOURCES: dict[str, Callable[[type[BaseSettings], Path], list[Value]]] = {

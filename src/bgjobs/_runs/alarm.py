@@ -1,0 +1,69 @@
+"""Alarms for code that no event loop can time: one thread waits for all of them.
+
+An alarm costs an entry in a dictionary; most are cancelled, since most code ends in time.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class Alarm:
+    """Calls `ring` in a thread of its own after so many seconds, unless it is cancelled first."""
+
+    __slots__ = ("at", "ring")
+
+    def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
+        self.at = time.monotonic() + seconds
+        self.ring = ring
+        _clock.add(self)
+
+    def cancel(self) -> None:
+        """Do not ring."""
+        _clock.alarms.pop(self, None)
+
+
+class _Clock:
+    """The thread that waits for the next alarm, started at the first one."""
+
+    def __init__(self) -> None:
+        self.alarms: dict[Alarm, None] = {}
+        self._changed = threading.Condition()
+        self._wakes_at = math.inf
+        self._thread: threading.Thread | None = None
+
+    def add(self, alarm: Alarm) -> None:
+        self.alarms[alarm] = None
+        if alarm.at >= self._wakes_at:  # it finds this one when it wakes up
+            return
+        with self._changed, suppress(RuntimeError):  # no thread can be had: nobody rings
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="bgjobs-alarms", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._wakes_at = math.inf  # who adds an alarm from here on waits for the lock, and notifies
+                self._wakes_at = min((alarm.at for alarm in list(self.alarms)), default=math.inf)
+                seconds = self._wakes_at - time.monotonic()
+                if seconds > 0:
+                    self._changed.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+            for alarm in list(self.alarms):
+                if alarm.at <= time.monotonic() and self.alarms.pop(alarm, alarm) is None:
+                    with suppress(RuntimeError):
+                        threading.Thread(target=alarm.ring, name="bgjobs-alarm", daemon=True).start()
+
+
+_clock = _Clock()
+
+
+def forked() -> None:
+    """Forget the alarms of the parent in a forked child, to which its thread did not come along."""
+    global _clock
+    _clock = _Clock()

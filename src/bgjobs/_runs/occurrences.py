@@ -1,0 +1,167 @@
+"""Occurrences that do not run: counted, and reported with a reason; and who hears of them, and of the ends of runs.
+
+Locks are held for changes of memory only. What can raise or block (a log call, an observer) is called outside them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from .._errors import ByName
+from . import log, status
+from .schedule import SCHEDULED, STARTUP, RegisteredJob
+from .status import RunReport, Skipped
+
+Observer = Callable[[RunReport], object]
+
+
+class Reports:
+    """Tells the observers of reports, outside all locks; what one of them raises is logged.
+
+    Attributes:
+        observers: Called with the report of each run that has ended, and of each occurrence that did not run.
+    """
+
+    def __init__(self) -> None:
+        self.observers: list[Observer] = []
+        self._later: deque[RunReport] = deque()
+
+    def ended(self, report: Callable[[], RunReport]) -> None:
+        """A run is over; the log has heard of it when its outcome was known."""
+        if self.observers:
+            self._tell(report(), self.observers)
+        if self._later:
+            self.flush()
+
+    def skipped(self, report: RunReport, *, quiet: bool = False) -> None:
+        """An occurrence did not run; `quiet` where the log has said it already."""
+        self._tell(report, self.observers if quiet else [log.observe, *self.observers])
+
+    def skipped_under_locks(self, report: RunReport) -> None:
+        """An occurrence did not run, which is found out where nothing may block: a thread or the next run tells."""
+        self._later.append(report)
+        with suppress(RuntimeError):  # no thread can be had
+            threading.Thread(target=self.flush, name="bgjobs-report", daemon=True).start()
+
+    def flush(self) -> None:
+        """Tell what was found out under locks."""
+        while self._later:
+            with suppress(IndexError):  # another thread was faster
+                self.skipped(self._later.popleft())
+
+    def _tell(self, report: RunReport, observers: Iterable[Observer]) -> None:
+        for observer in list(observers):
+            try:
+                observer(report)
+            except BaseException as error:  # noqa: BLE001 - an observer never costs a run
+                log.failure(f"an observer of the runs of job {report.key!r} raised", error)
+
+
+class Occurrences:
+    """Knows which occurrences of the jobs do not run, and why.
+
+    Attributes:
+        jobs: The registered jobs by key.
+        reports: Tells the log and the observers.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: ByName[RegisteredJob] = ByName()
+        self.reports = Reports()
+
+    def skip(
+        self, key: str, scheduled_at: datetime, outcome: str, reason: str, *, times: int = 1, quiet: bool = False
+    ) -> Skipped:
+        """Count and report an occurrence that does not run.
+
+        Args:
+            key: The key of the job; one that is not registered is only logged.
+            scheduled_at: The fire time (UTC).
+            outcome: One of `status.REASONS`.
+            reason: Why, in words.
+            times: How many occurrences it stands for.
+            quiet: Whether the log has said it already.
+        """
+        self._count(key, outcome, times)
+        report = RunReport(key, None, scheduled_at, None, 0.0, outcome, reason)
+        self.reports.skipped(report, quiet=quiet)
+        return Skipped(reason)
+
+    def skip_under_locks(
+        self, job: RegisteredJob, kind: str, scheduled_at: datetime, outcome: str, reason: str
+    ) -> None:
+        """Same as `skip`, where APScheduler holds locks: a thread or the next run reports it."""
+        if kind == SCHEDULED and job.schedule is not None:
+            job.schedule.tick(scheduled_at, job.lock)
+        self._count(job.key, outcome, 1)
+        self.reports.skipped_under_locks(RunReport(job.key, None, scheduled_at, None, 0.0, outcome, reason))
+
+    def overlapped(self, key: str, scheduled_at: datetime) -> None:
+        """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
+        job, kind = self.jobs.get(key), SCHEDULED
+        if job is None:  # a one-shot, whose kind is at the end of its id
+            key, _, kind = key.rpartition(":")
+            job = self.jobs.get(key)
+        if job is None or job.schedule is None:
+            return
+        if kind != SCHEDULED or job.schedule.was_submitted(scheduled_at):
+            self.repeated(key, scheduled_at)
+        else:
+            self.tick(job, scheduled_at)
+            self._overlap(job, SCHEDULED, scheduled_at)
+
+    def repeated(self, key: str, scheduled_at: datetime) -> Skipped:
+        """A job store did not take note that an occurrence was submitted, so that it is due once more."""
+        return self.skip(key, scheduled_at, status.REPEATED, "this occurrence was submitted already")
+
+    def tick(self, job: RegisteredJob, scheduled_at: datetime) -> None:
+        """Note a fire time, and count those that were left out before it."""
+        left_out = 0 if job.schedule is None else job.schedule.tick(scheduled_at, job.lock)
+        if left_out and job.options.coalesce:
+            reason = f"coalesced {left_out} earlier due runs into this one"
+            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=left_out)
+
+    def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
+        """Skip an occurrence during a run; of many during one run, the first is logged, and in the end their number."""
+        if kind == STARTUP:
+            reason = "a run in progress counts as the immediate one"
+            return self.skip(job.key, scheduled_at, status.OVERTAKEN, reason)
+        with job.lock:
+            oldest = job.running[0] if job.running else None
+            if oldest is not None:
+                oldest.overlaps += 1
+        if oldest is None:
+            reason = "its previous run still waits for a thread of the executor"
+            return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason)
+        since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
+        reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
+        return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
+
+    def _count(self, key: str, outcome: str, times: int) -> None:
+        if (job := self.jobs.get(key)) is not None:
+            with job.lock:
+                job.tally.counts[outcome] += times
+
+    def pause(self, job: RegisteredJob) -> None:
+        """Note that the job is paused."""
+        if job.schedule is not None and job.schedule.pause():
+            log.info(f"job {job.key!r} is paused", job.key)
+
+    def resume(self, job: RegisteredJob) -> None:
+        """Note that the job is resumed, and how many runs the pause has cost."""
+        if job.schedule is not None and job.schedule.paused_at is not None:
+            lost = job.schedule.resume()
+            self._count(job.key, status.PAUSED, lost)
+            log.info(f"job {job.key!r} is resumed; {lost} of its runs were skipped while it was paused", job.key)
+
+    def _count_paused(self) -> None:
+        """Tell what pauses have cost so far, since the process may end before they do."""
+        for job in list(self.jobs.values()):
+            if job.schedule is not None and job.schedule.paused_at is not None and (lost := job.schedule.lost()):
+                self._count(job.key, status.PAUSED, lost)
+                log.info(f"job {job.key!r} is paused; {lost} of its runs were skipped for that", job.key)

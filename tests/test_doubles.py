@@ -1,0 +1,116 @@
+"""Each occurrence runs once, whatever its job store forgets: the store is asked again, the run is not made again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from sqlalchemy.pool import NullPool
+
+from bgjobs import current_run
+from stage import CLASSES, NIGHTLY, Times, Waiter, cold, counts, nothing, row, until, warm
+
+
+class Forgetful(SQLAlchemyJobStore):  # type: ignore[misc]
+    """A job store in a file, in which the first changes fail; the scheduler tries again soon after that."""
+
+    def __init__(self, folder: Path, times: int, retry: float = 0.05) -> None:
+        super().__init__(url=f"sqlite:///{folder / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        self._times = times
+        self._retry = retry
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        scheduler.jobstore_retry_interval = self._retry
+        super().start(scheduler, alias)
+
+    def remove_job(self, job_id: str) -> None:
+        self._fail()
+        super().remove_job(job_id)
+
+    def update_job(self, job: Any) -> None:
+        self._fail()
+        super().update_job(job)
+
+    def _fail(self) -> None:
+        if self._times:
+            self._times -= 1
+            raise OSError("database is locked")
+
+
+def test_an_extra_run_whose_row_cannot_be_deleted(kind: str, tmp_path: Path, records: Any) -> None:
+    """`run_now` runs once, and the log says why the further attempts of the scheduler are skipped."""
+    seen = Waiter()
+    scheduler = CLASSES[kind](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 2)})
+    jobs = cold(scheduler).add_background_job(lambda: seen(current_run().run_id), key="k", cron=NIGHTLY)
+    with warm(kind, jobs):
+        until(lambda: jobs.is_warm and scheduler.running)
+        run_id = jobs.run_now("k")
+        until(lambda: row(jobs, "k").not_run["repeated"] and not scheduler.get_job(f"bgjobs:k:{run_id}"))
+    assert seen.seen == [run_id]
+    assert any("this occurrence was submitted already" in text for text in records.texts("WARNING"))
+
+
+def test_an_immediate_run_whose_row_cannot_be_deleted(tmp_path: Path) -> None:
+    """`run_immediately` runs once a warm-up."""
+    seen = Waiter()
+    scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 2)})
+    jobs = cold(scheduler).add_background_job(lambda: seen(), key="k", cron=NIGHTLY, run_immediately=True)
+    with jobs:
+        until(lambda: row(jobs, "k").not_run["repeated"] and not scheduler.get_job("bgjobs:k:startup"))
+    assert len(seen.seen) == 1
+    with jobs:
+        seen.wait(2)
+    assert row(jobs, "k").outcomes["succeeded"] == 2
+
+
+def test_a_backlog_that_cannot_be_moved_on(tmp_path: Path) -> None:
+    """Without coalescing, each of the occurrences that are due together runs once."""
+    seen, moment = Waiter(), datetime.now(UTC)
+    due = Times(*(moment - timedelta(minutes=n) for n in (3, 2, 1)), moment + timedelta(days=1))
+    scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 1)})
+    jobs = cold(scheduler).add_background_job(
+        lambda: seen(current_run().scheduled_at), key="k", trigger=due, coalesce=False, max_instances=9
+    )
+    with jobs:
+        until(lambda: sum(row(jobs, "k").not_run.values()) == 3)
+    assert seen.seen == list(due.moments[:3])
+    assert counts(jobs, "k") == {"succeeded": 3, "repeated": 3}
+
+
+def test_a_run_that_is_still_going_is_no_overlap_of_itself(tmp_path: Path) -> None:
+    """Where the store comes with an occurrence again during its own run, that is called repeated."""
+    seen, moment = Waiter(), datetime.now(UTC)
+    scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 1)})
+    jobs = cold(scheduler)
+
+    def job() -> None:
+        seen()
+        until(lambda: row(jobs, "k").not_run["repeated"])
+
+    jobs.add_background_job(job, key="k", trigger=Times(moment, moment + timedelta(days=1)))
+    with jobs:
+        until(lambda: row(jobs, "k").outcomes["succeeded"])
+    assert counts(jobs, "k") == {"succeeded": 1, "repeated": 1}
+
+
+def test_many_extra_runs_are_not_remembered_for_ever() -> None:
+    """The memory of extra runs is bounded; each of them runs."""
+    seen = Waiter()
+    with cold().add_background_job(lambda: seen(), key="k", cron=NIGHTLY, max_instances=99) as jobs:
+        for n in range(1, 1101):
+            jobs.run_now("k")
+            seen.wait(n)
+        until(lambda: row(jobs, "k").outcomes["succeeded"] == 1100)
+
+
+def test_a_repeated_occurrence_is_not_called_missed(tmp_path: Path) -> None:
+    """Though it is later than its grace time by then: it ran."""
+    moment = datetime.now(UTC)
+    due = Times(moment, moment + timedelta(days=1))
+    scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 1, retry=1.1)})
+    jobs = cold(scheduler).add_background_job(nothing, key="k", trigger=due, misfire_grace_time=1)
+    with jobs:
+        until(lambda: row(jobs, "k").not_run["repeated"])
+    assert counts(jobs, "k") == {"succeeded": 1, "repeated": 1}
