@@ -43,7 +43,7 @@ PARTS: dict[str, tuple[int, int, Callable[[int], Result]]] = {
     **{f"faults, {kind}": (20, 2, partial(trials.faults, kind, "made")) for kind in KINDS},
     "faults, given asyncio": (4, 1, partial(trials.faults, "asyncio", "given")),
     "faults, given background": (4, 1, partial(trials.faults, "background", "given")),
-    "clock changes": (2000, 20, trials.virtual),
+    "clock changes": (2400, 20, trials.virtual),
     "firings": (1_000_000, 5_000, trials.firings),
 }
 

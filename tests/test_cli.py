@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from bgjobs.__main__ import main
 from bgjobs._logging import unconfigure_logging  # undoes a set-up that lasts for the process
+from stage import Records
 
 JOBS = """
 import asyncio, time
@@ -221,11 +223,17 @@ class TestRun:
         assert capsys.readouterr().err.startswith("bgjobs: error: job 'work': the scheduler has no executor 'fast'")
 
     def test_its_traceback_for_those_who_ask(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """At the level DEBUG it is in the log."""
+        """At the level DEBUG it is in the log; variables are in no sink."""
+        shown: list[str] = []
+        number = logger.add(shown.append, diagnose=True, backtrace=True)
         store = '[jobstores.default]\ntype = "sqlalchemy"\nurl = "sqlite:///no/no.db"\n'
         Path("shop.toml").write_text(f"{store}{ONE}", encoding="utf-8")
-        assert status("run", "--config", "shop.toml", "--log-level", "debug") == 2
+        try:
+            assert status("run", "--config", "shop.toml", "--log-level", "debug") == 2
+        finally:
+            logger.remove(number)
         assert "Traceback" in capsys.readouterr().err
+        assert "└" not in "".join(shown)
 
 
 class TestOnce:
@@ -248,6 +256,19 @@ class TestOnce:
         """The status is 1, and the traceback is in the log, once."""
         assert status("run", "--app", "shop_app:jobs", "--once", "fail") == 1
         assert capsys.readouterr().err.count("Traceback") == 1
+
+    def test_no_variable_is_shown(self, records: Records) -> None:
+        """Not by a sink that shows all that loguru can show, either; afterwards the caller belongs to no run."""
+        shown: list[str] = []
+        number = logger.add(shown.append, diagnose=True, backtrace=True)
+        try:
+            assert status("run", "--app", "shop_app:jobs", "--once", "fail") == 1
+        finally:
+            logger.remove(number)
+        assert sum("ends with status 1: ValueError: no luck" in text for text in shown) == 1
+        assert "└" not in "".join(shown)
+        logger.info("afterwards")
+        assert records[-1]["extra"] == {}
 
     def test_a_log_of_json(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """Every line is an object; settings that say that successes are not logged are heeded."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor as Pool
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -529,6 +530,35 @@ class TestJobStores:
         assert any("the scheduler does not answer" in text for text in records.texts("WARNING"))
         release.set()
         until(lambda: not scheduler.running)
+
+    async def test_a_close_keeps_its_promise_whatever_hangs(self, waits: Any) -> None:
+        """It comes back five seconds after the `shutdown_timeout`, with a store that hangs and a stubborn job."""
+        started, release = asyncio.Event(), threading.Event()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def remove_job(self, job_id: str) -> None:
+                release.wait(LIMIT)
+                super().remove_job(job_id)
+
+        async def swallow() -> None:
+            started.set()
+            while not release.is_set():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(LIMIT)
+
+        scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"hanging": Hanging()})
+        scheduler.start()
+        jobs = cold(scheduler, shutdown_timeout=0.5).add_background_job(swallow, trigger=now())
+        jobs.add_background_job(nothing, cron=NIGHTLY, jobstore="hanging").warm_up()
+        await started.wait()
+        begun = time.monotonic()
+        await jobs.aclose()
+        assert time.monotonic() - begun < 5.5
+        assert not jobs.is_warm
+        release.set()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        scheduler.shutdown()
 
     def test_a_job_store_that_raises_at_the_end_ruins_nothing(self) -> None:
         """The error comes through, the jobs are closed, and another warm-up works."""

@@ -9,8 +9,9 @@ import threading
 from typing import Any
 
 import pytest
+from apscheduler.events import EVENT_SCHEDULER_STARTED
 
-from bgjobs import BackgroundJobs, CancellationToken
+from bgjobs import BackgroundJobs, CancellationToken, LifecycleError
 from stage import CLASSES, LIMIT, Waiter, cold, now, until
 
 
@@ -87,3 +88,32 @@ def test_a_signal_is_seen_where_a_job_has_the_event_loop_handle_another_one() ->
 
     once("asyncio", job).run()
     assert asked.seen == [True]
+
+
+def test_a_handler_that_closes_may_interrupt_a_warm_up() -> None:
+    """The jobs turn warm first, and are closed by another thread after that."""
+    scheduler = CLASSES["background"](timezone="UTC")
+    scheduler.add_listener(lambda _: signal.raise_signal(signal.SIGTERM), EVENT_SCHEDULER_STARTED)
+    jobs, closed = cold(scheduler), Waiter()
+    before = signal.signal(signal.SIGTERM, lambda *_: closed(jobs.close()))  # type: ignore[func-returns-value]
+    try:
+        jobs.warm_up()
+        closed.wait()
+        until(lambda: not jobs.is_warm)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_one_that_warms_up_again_is_refused() -> None:
+    """In the thread that is at it already, which could not wait for itself."""
+    scheduler, refused = CLASSES["background"](timezone="UTC"), Waiter()
+    jobs = cold(scheduler)
+
+    def again(_: object) -> None:
+        with pytest.raises(LifecycleError, match="being warmed up or closed already"):
+            jobs.warm_up()
+        refused()
+
+    scheduler.add_listener(again, EVENT_SCHEDULER_STARTED)
+    with jobs:
+        refused.wait()

@@ -15,7 +15,7 @@ import pytest
 
 from bgjobs import InvalidJobError, LifecycleError, UnknownJobError
 from bgjobs.testing import RunResult, Step, arun_job, collect, run_job, walk
-from stage import NIGHTLY, Waiter, cold
+from stage import NIGHTLY, Waiter, cold, nothing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -190,6 +190,13 @@ class TestWalk:
         jobs = cold().add_background_job(lambda: None, key="off", cron=NIGHTLY, enabled=False)
         jobs.add_background_job(lambda: None, key="paused", cron=NIGHTLY).pause("paused")
         assert walk(jobs, START, START + timedelta(days=9)) == []
+
+    def test_jitter_is_left_out(self) -> None:
+        """Each walk has the same steps: the fire times themselves."""
+        jobs = cold().add_background_job(nothing, key="k", cron="0 0 * * * *", jitter=1800)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        steps = walk(jobs, start, start + timedelta(hours=9))
+        assert [step.scheduled_at for step in steps] == [start + timedelta(hours=n) for n in range(9)]
 
     def test_other_triggers_walk_too(self) -> None:
         """Any APScheduler trigger tells its fire times."""

@@ -148,16 +148,16 @@ class TestSearch:
     def test_following(self, jitter: int | None) -> None:
         """The fire time after another one is found without jitter, whether the scheduler has asked for it or not."""
         daily = trigger("0 0 12 * * *", jitter=jitter)
-        assert daily.following(NOW) == NOW + timedelta(days=1)
+        assert daily.following(NOW, NOW) == NOW + timedelta(days=1)
         daily.get_next_fire_time(NOW, NOW)
-        assert daily.following(NOW) == NOW + timedelta(days=1)
+        assert daily.following(NOW, NOW) == NOW + timedelta(days=1)
 
     def test_following_in_each_passage(self) -> None:
         """A question about one passage of an overlap is not answered with what was found for the other."""
         half_hourly = trigger("0 */30 * * * *", NEW_YORK)
         first, second = (at(f"2026-11-01T01:30:00{offset}") for offset in ("-04:00", "-05:00"))
         half_hourly.get_next_fire_time(first, first)
-        found = half_hourly.following(second)
+        found = half_hourly.following(second, second)
         assert found is not None
         assert found.isoformat() == "2026-11-01T02:00:00-05:00"
 

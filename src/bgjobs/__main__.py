@@ -27,6 +27,7 @@ from ._exit import end
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._registration import load
+from ._runs import log
 from ._runs.calls import InThread, drive, in_task
 from ._runs.status import SUCCEEDED
 from ._runs.threads import waits
@@ -169,7 +170,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except BgjobsError:
         raise
     except Exception as exc:  # most often, a job store cannot be reached
-        logger.opt(exception=exc).debug("the jobs could not be run")
+        logger.opt(exception=log.without_variables(exc)).debug("the jobs could not be run")
         why = masked(f"{type(exc).__name__}: {exc}", jobs._settings.configuration())
         raise LifecycleError(f"the jobs could not be run: {why}") from exc
     return 0
@@ -193,7 +194,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
         else:
             copy_context().run(drive, registry.run_alone(run, InThread(lifecycle.loop)))
     if run.error is not None:  # without a scheduler nothing else logs the traceback
-        logger.bind(job=key, run_id=run.run_id).opt(exception=run.error).error(f"job {key!r} ends with status 1")
+        log.failure(f"job {key!r} ends with status 1:", run.error, run)
     return 0 if run.outcome == SUCCEEDED else FAILED
 
 

@@ -56,7 +56,7 @@ in_child: list[Callable[[], object]] = []
 #: What must live as long as the process: freed in a forked child, some connections say good-bye to the server for both.
 kept: list[object] = []
 
-_deadline = 0.0
+_deadline, _left = 0.0, 0.0
 _mask = threading.local()
 
 
@@ -74,10 +74,13 @@ def run_in_loop(main: Coroutine[Any, Any, None], left: Callable[[], list[Run]]) 
             runner.close()
 
 
-def end_by(moment: float) -> None:
-    """Have the exit of the interpreter, if it comes before that moment, be over by then (`time.monotonic`)."""
-    global _deadline
-    _deadline = moment
+def exit_by(deadline: float) -> None:
+    """Have the exit of the interpreter, if that comes next, not take longer than from now until then.
+
+    What the script does in between is its own business, and so is an exit after that moment (`time.monotonic`).
+    """
+    global _deadline, _left
+    _deadline, _left = deadline, deadline - time.monotonic()
 
 
 def end(why: str) -> NoReturn:
@@ -110,8 +113,8 @@ def _at_exit() -> None:
     Before `concurrent.futures` joins its workers, which would wait for jobs that nobody has asked to end: `atexit`
     comes too late for that. A script in the tests pins this function of `threading`, which is not public.
     """
-    if (left := _deadline - time.monotonic()) > 0:
-        _end_in(left)
+    if time.monotonic() < _deadline:
+        _end_in(max(_left, waits.last))
     for facade in list(warm):
         facade.close()
     if keys := sorted({run.key for run in abandoned if run.is_live}):
@@ -129,7 +132,7 @@ def _after_fork() -> None:
 
 def _in_forked_child() -> None:
     """Nothing of the parent's runs here: neither its threads nor its loops. What it holds is not ours to close."""
-    end_by(0.0)
+    exit_by(0.0)
     CancellationToken.forked()
     warm.clear()
     abandoned.clear()

@@ -239,7 +239,8 @@ class BackgroundJobs:
         """Stop starting runs, ask running ones to finish, wait for them; then stop the scheduler if bgjobs started it.
 
         Runs get ``shutdown_timeout`` seconds, ``on_exception`` included; then coroutines are cancelled, and threads are
-        named in a warning. From inside a job, or a signal handler, closing is only requested. Cold jobs are left alone.
+        named in a warning. Inside a job, and in a signal handler that interrupts `run`, a warm-up or a close, it is
+        only requested. Cold jobs are left alone.
 
         Raises:
             LifecycleError: An event loop is running here, which this would block; use `aclose`.

@@ -29,7 +29,7 @@ class Stopping:
     """How one facade is asked to close, and which thread is at it.
 
     Attributes:
-        requested: Set when somebody has asked for it, and while the jobs are not warm.
+        requested: Set when somebody has asked for it, and when it is done.
     """
 
     def __init__(self, close: Callable[[], object], seconds: float) -> None:
@@ -156,10 +156,11 @@ def _watch(reader: socket.socket, stop: Callable[[], object], seconds: float) ->
         while read := reader.recv(1):
             if read[0] in SIGNALS and deadline is None:
                 deadline = time.monotonic() + seconds
-                _exit.end_by(deadline)
                 with suppress(RuntimeError):  # no thread can be had
                     stop()
             if deadline is not None:
                 reader.settimeout(max(0.001, deadline - time.monotonic()))
     except TimeoutError:
         _exit.end(f"the process did not end within {seconds:g} s of a signal")
+    if deadline is not None:
+        _exit.exit_by(deadline)

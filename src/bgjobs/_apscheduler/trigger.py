@@ -154,12 +154,12 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         self._memo.last = (previous_fire_time, now, found)
         return found
 
-    def following(self, fire_time: datetime) -> datetime | None:
-        """The fire time after `fire_time`, without jitter."""
+    def following(self, fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The fire time after `fire_time`, or the first from `now` on, without jitter."""
         last = self._memo.last
         if last and last[0] is not None and last[1] >= last[0] == fire_time and last[0].fold == fire_time.fold:
             return last[2]  # APScheduler has just asked the same question
-        return self._search(fire_time, fire_time)
+        return self._search(fire_time, now)
 
     def _search(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The next fire time without jitter.
@@ -230,8 +230,8 @@ def _shared_memo(calendar: Calendar, timezone: tzinfo) -> _Memo:
     return _Memo()
 
 
-def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
-    """Return a function that computes the fire time of `trigger` after a given one.
+def following(trigger: Any) -> Callable[[datetime | None, datetime], datetime | None] | None:
+    """Return a function that computes the fire time of `trigger` after a given one, or the first from now on.
 
     ``None`` for triggers whose answers cannot be relied on: APScheduler's with jitter, and those of other kinds.
     """
@@ -239,7 +239,8 @@ def following(trigger: Any) -> Callable[[datetime], datetime | None] | None:
         return trigger.following
     if type(trigger) not in (CronTrigger, IntervalTrigger) or trigger.jitter:
         return None
-    return lambda fire_time: trigger.get_next_fire_time(fire_time, fire_time)
+    ask: Callable[[datetime | None, datetime], datetime | None] = trigger.get_next_fire_time
+    return ask
 
 
 def _zone_of(*limits: object) -> tzinfo:

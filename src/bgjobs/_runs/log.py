@@ -49,7 +49,8 @@ class Named(Protocol):
 
 def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
     with suppress(BaseException):  # a sink may even raise SystemExit
-        logger.bind(**bound).opt(exception=without_variables(error)).log(level, printable(message))
+        ours = logger.bind(**bound)
+        (ours if error is None else ours.opt(exception=without_variables(error))).log(level, printable(message))
 
 
 def _names(run: Named) -> dict[str, Any]:

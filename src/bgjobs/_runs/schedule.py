@@ -19,6 +19,9 @@ from .threads import waits
 #: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
 SCHEDULED, STARTUP = "scheduled", "startup"
 
+#: Gives the fire time after one, or the first from a moment on.
+Following = Callable[[datetime | None, datetime], datetime | None]
+
 #: Skipped fire times are counted one by one, up to this many.
 MANY = 10_000
 
@@ -51,7 +54,8 @@ class Schedule:
 
     Attributes:
         trigger: The APScheduler trigger.
-        following: Gives the fire time after one; ``None`` where that cannot be known.
+        following: Gives the fire time after one, or the first from now on, without jitter; ``None`` where that cannot
+            be known.
         entry: The APScheduler job as it was last added, submitted or resumed; in memory, the one that is kept.
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
         submitted: The latest fire time that an executor was asked to run (UTC); it may still wait for a thread.
@@ -65,7 +69,7 @@ class Schedule:
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
 
-    def __init__(self, trigger: Any, following: Callable[[datetime], datetime | None] | None = None) -> None:
+    def __init__(self, trigger: Any, following: Following | None = None) -> None:
         self.trigger = trigger
         self.following = following
 
@@ -108,10 +112,7 @@ class Schedule:
 
     def after(self, fire_time: datetime | None, now: datetime) -> datetime | None:
         """The fire time after one, in UTC; for ``None``, the first from `now` on."""
-        if self.following is not None and fire_time is not None:
-            found = self.following(fire_time)
-        else:
-            found = self.trigger.get_next_fire_time(fire_time, now)
+        found = (self.following or self.trigger.get_next_fire_time)(fire_time, now)
         return None if found is None else found.astimezone(UTC)
 
     @property
