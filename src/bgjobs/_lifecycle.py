@@ -1,7 +1,7 @@
 """From cold to warm and back: starting and closing what one facade runs.
 
-    warm_up   check every job -> engage (listen, stand in for the executors) -> add the rows -> start the scheduler
-    close     admit no more runs -> hold the schedule back -> drain -> take back what waits for a thread -> release
+    warm_up   check every job -> engage (listen, stand in for the executors) -> start, paused -> rows agree -> resume
+    close     hold the schedule back -> admit no more runs -> take back what waits for a thread -> drain -> release
 
 What is still warm when the interpreter exits is closed then, and a forked child is cold (see `_exit`).
 """
@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING
@@ -20,13 +21,14 @@ from . import _exit
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
+from ._apscheduler.stored import share
 from ._cron.expression import zone
 from ._errors import BgjobsError, LifecycleError, raise_all
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
 from ._runs.status import Health
-from ._runs.threads import LoopThread, waits, within
+from ._runs.threads import LoopThread, in_daemon_thread, waits, within
 from ._signals import Stopping
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Lifecycle:
         self._begin()
         self.timezone = self._default_timezone()
         _exit.facades.add(self)
+        if given is not None:
+            share(given.scheduler, self.registry, settings.application)
         if given is not None and not given.running:
             given.warn_when_started(self._warn_if_cold)
 
@@ -159,7 +163,7 @@ class Lifecycle:
                 jobs = list(self.registry.jobs.values())
                 owners, rows = self._engage(bridge)
             try:
-                self._start(bridge, jobs, warming.close)
+                self._start(bridge, rows, jobs, warming.close)
             except BaseException:
                 if not self._is_started:
                     self._release(bridge, owners, rows, time.monotonic() + waits.close)
@@ -179,17 +183,15 @@ class Lifecycle:
         _exit.warm.add(self)
         return owners, rows
 
-    def _start(self, bridge: SchedulerBridge, jobs: list[RegisteredJob], warmed: Callable[[], None]) -> None:
-        stored = []  # what persistent stores hold already can be looked at only after the start
-        for job in jobs:
-            if bridge.running or bridge.is_in_memory(job.options.jobstore):
+    def _start(
+        self, bridge: SchedulerBridge, rows: Rows, jobs: list[RegisteredJob], warmed: Callable[[], None]
+    ) -> None:
+        def started() -> None:  # the scheduler runs nothing yet, unless somebody else started it
+            rows.agree()
+            for job in jobs:
                 self._schedule(job)
-            else:
-                stored.append(job)
-
-        def started() -> None:
-            for job in stored:
-                self._schedule(job)
+            rows.ready()
+            bridge.resume()
             self._is_started = True
             warmed()
 
@@ -206,7 +208,7 @@ class Lifecycle:
             return
         job.schedule.begin()
         rows = self.rows
-        if job.schedule.expected is None:
+        if job.schedule.expected is None and not (rows is not None and rows.keeps(job)):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
         elif rows is not None:
             rows.add(job)
@@ -223,11 +225,14 @@ class Lifecycle:
             if bridge is None or owners is None or rows is None:
                 return
             self.rows = None  # from here on nothing is scheduled any more
-            self.registry.shut()
             deadline = time.monotonic() + self._settings.shutdown_timeout
             try:
-                hold = bridge.pause if bridge.started_here else rows.clear
-                if not within(self._settings.shutdown_timeout, hold):
+                hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
+                wait([hold], waits.hold)  # what comes due from there on stays in its store
+                self.registry.shut()
+                if wait([hold], max(0.0, deadline - time.monotonic())).done:
+                    hold.result()
+                else:
                     log.warning("the scheduler does not answer, maybe for a job store that hangs; closing all the same")
                 owners.take_all_back()
                 self.registry.drain(max(0.0, deadline - time.monotonic()))

@@ -43,8 +43,9 @@ from .._runs.calls import Calls, InThread, drive, in_task
 from .._runs.registry import Registry
 from .._runs.run import Run, enter, here
 from .._runs.schedule import SCHEDULED, RegisteredJob
-from .._runs.status import CLOSING, PAUSED, REFUSED, Skipped
+from .._runs.status import CLOSING, PAUSED, REFUSED
 from .._runs.threads import waits
+from . import missed
 from .due import Due
 from .standin import StandIn
 
@@ -55,16 +56,14 @@ _applications: dict[str, Owners] = {}
 _owners: ContextVar[Owners | None] = ContextVar("bgjobs_owners", default=None)
 
 
-def fire(application: str, key: str, kind: str) -> object:
+def fire(application: str, key: str, kind: str, by: str = "", due: datetime | None = None) -> object:
     """What APScheduler calls; job stores hold a reference to it, so its name and arguments stay.
 
-    Returns a coroutine where a task owns the run.
+    Returns a coroutine where a task owns the run. `by` and `due` are notes in the row (see `stored`).
     """
     owners, run = _owners.get(), here()
     if owners is None or run is None or run.is_begun or (run.key, run.kind) != (key, kind):
-        reason = f"no job of the application {application!r} is warm under this key in this process"
-        log.warning(f"job {key!r} was skipped: {reason}", key=key)
-        return Skipped(reason)
+        return missed.note(application, key, kind)
     if run.target.is_coroutine:
         return owners.make(run)
     drive(owners.registry.perform(run, owners.in_thread))

@@ -1,8 +1,4 @@
-"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed.
-
-A row holds what a store can keep: a reference to the function `fire`, and three texts (application, key, kind of run).
-Its id is ``<application>:<key>``; a one-shot has ``:startup`` or ``:<run id>`` behind it.
-"""
+"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed."""
 
 from __future__ import annotations
 
@@ -11,23 +7,22 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from apscheduler.jobstores.base import JobLookupError
 
 from .._errors import DuplicateJobError
+from .._runs import log
 from .._runs.registry import Registry
-from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
+from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob
 from .._runs.status import CLOSING, PAUSED, REFUSED
+from . import missed
 from .executor import Owners, fire
 from .scheduler import SchedulerBridge
-
-#: The keys of all facades on each scheduler, so that no facade takes another one's row.
-_taken: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+from .stored import Stored, due_of, has_schedule, parts, unparked
 
 
-class Rows:
-    """The rows of one facade in its scheduler's job stores.
+class Rows(Stored):
+    """The rows of one facade in all job stores of its scheduler.
 
     Args:
         bridge: The scheduler.
@@ -37,22 +32,8 @@ class Rows:
     """
 
     def __init__(self, bridge: SchedulerBridge, application: str, owners: Owners, registry: Registry) -> None:
-        self._bridge = bridge
-        self._scheduler = bridge.scheduler
-        self._prefix = f"{application}:"
-        self._name = owners.name
+        super().__init__(bridge, application, owners.name, registry)
         self._owners = owners
-        self._registry = registry
-        self._taken = _taken.setdefault(self._scheduler, set())
-        self._ours: set[str] = set()
-
-    def id_of(self, key: str, kind: str = SCHEDULED) -> str:
-        """The id that APScheduler knows a job by."""
-        return self._prefix + key if kind == SCHEDULED else f"{self._prefix}{key}:{kind}"
-
-    def key_of(self, row_id: str) -> str:
-        """The key in the id of a scheduled row; any other text for the rows of other people."""
-        return row_id.removeprefix(self._prefix) if row_id.startswith(self._prefix) else ""
 
     def add(self, job: RegisteredJob) -> None:
         """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither.
@@ -60,64 +41,94 @@ class Rows:
         Raises:
             DuplicateJobError: Another facade has a job with this key on this scheduler.
         """
+        self._look(job)
         with self._scheduler._jobstores_lock:  # APScheduler takes it, too: no other change comes between
             if self._registry.jobs.get(job.key) is job:  # else it was removed meanwhile
                 self._add_whole(job)
 
     def _add_whole(self, job: RegisteredJob) -> None:
         row_id = self.id_of(job.key)
-        if row_id in self._taken:
+        if row_id in self._shared.taken:
             raise DuplicateJobError(
                 f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
                 job.key,
             )
-        self._taken.add(row_id)
+        self._shared.taken.add(row_id)
         self._ours.add(row_id)
+        was_stored = self.keeps(job)
         try:
             self._add(job)
             if job.options.run_immediately:
                 self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
-                self._remove_whole(job.key)
+                if not was_stored:
+                    self._remove_whole(job.key)
             self._forget(row_id)
             raise
 
     def _add(self, job: RegisteredJob) -> None:
-        assert job.schedule is not None
-        options, in_memory = job.options, self._bridge.is_in_memory(job.options.jobstore)
-        held = {} if in_memory else self._held(job, job.schedule)
-        if job.schedule.paused_at is not None:
-            held = {"next_run_time": None}
-        row = self._scheduler.add_job(
-            fire,
-            job.schedule.trigger,
-            args=(self._name, job.key, SCHEDULED),
-            id=self.id_of(job.key),
-            name=job.key,
-            executor=options.executor,
-            jobstore=options.jobstore,
-            misfire_grace_time=options.misfire_grace_time,
-            coalesce=options.coalesce,
-            max_instances=options.max_instances,
-            replace_existing=True,
-            **held,
-        )
-        job.schedule.entry = row
+        """Write the row, or bring the stored one up to date: its next run and its pause stay as they are.
 
-    def _held(self, job: RegisteredJob, schedule: Schedule) -> dict[str, datetime | None]:
-        """What a persistent store holds of the job from an earlier process, if its schedule is still the same.
-
-        Without it, each restart would forget a run that came due while nothing was running, and un-pause the job.
+        Without that, each restart would forget a run that came due while nothing was running, and un-pause the job.
         """
-        row = self._scheduler.get_job(self.id_of(job.key), job.options.jobstore)
-        same = row is not None and type(row.trigger) is type(schedule.trigger)
-        if not same or row.trigger.__getstate__() != schedule.trigger.__getstate__():
-            return {}
-        schedule.expected = row.next_run_time
-        if row.next_run_time is None:
-            schedule.paused_at = datetime.now(UTC)
-        return {"next_run_time": row.next_run_time}
+        assert job.schedule is not None
+        alias, schedule, held = job.options.jobstore, job.schedule, self._held(job)
+        is_same, due = False, None
+        values = self._values(job, SCHEDULED, alias) | {
+            "misfire_grace_time": job.options.misfire_grace_time,
+            "coalesce": job.options.coalesce,
+            "max_instances": job.options.max_instances,
+        }
+        if held is not None:
+            is_same, due = has_schedule(held, schedule.trigger), due_of(held)
+            if due is None:
+                schedule.paused_at = schedule.paused_at or datetime.now(UTC)
+            if is_same:
+                schedule.expected = None if due is None else due.astimezone(UTC)
+                self._kept.add(job.key)
+        if schedule.paused_at is not None:
+            values["next_run_time"] = None
+        if is_same and held._jobstore_alias == alias:
+            schedule.entry = self._update(held, unparked(held) | values)
+            return
+        if is_same:  # it was in another job store
+            values.setdefault("next_run_time", due)
+        schedule.entry = self._scheduler.add_job(
+            fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
+        )
+
+    def ready(self) -> None:
+        """All jobs of the warm-up are added: make up for what came due here before it."""
+        self._has_agreed = True
+        missed.warm[self._name] = self
+        self.make_up()
+
+    def make_up(self) -> None:
+        """Make the last run of each job that came due here while nothing was warm, once. Raises nothing."""
+        notes = {(note.key, note.kind): note for note in missed.take(self._is_to_make_up)}
+        for note in notes.values():
+            job = self._registry.jobs.get(note.key)
+            try:
+                if job is not None and note.kind == SCHEDULED:
+                    self._make_up(job, note.moment)
+                elif job is not None and note.kind != STARTUP:
+                    self.run_once(job, note.kind)
+            except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
+                log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
+
+    def _is_to_make_up(self, note: missed.Note) -> bool:
+        return note.name in self._names and note.key in (self._kept if note.kind == SCHEDULED else self._registry.jobs)
+
+    def _make_up(self, job: RegisteredJob, moment: datetime) -> None:
+        schedule = job.schedule
+        due = None if schedule is None or schedule.paused_at is not None else missed.latest(schedule.trigger, moment)
+        if schedule is None or due is None or schedule.was_submitted(due):
+            return  # a later run stands for it
+        log.info(f"job {job.key!r} makes up for its run of {due.isoformat(timespec='seconds')}", job.key)
+        with self._scheduler._jobstores_lock, suppress(JobLookupError):
+            schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
+            schedule.expected = due
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is None or job.schedule.paused_at is None:
@@ -132,13 +143,11 @@ class Rows:
             fire,
             "date",
             run_date=datetime.now(UTC),
-            args=(self._name, job.key, kind),
             id=self.id_of(job.key, kind),
-            name=job.key,
-            executor=job.options.executor,
             jobstore=job.options.jobstore,
             misfire_grace_time=None,  # it runs however slow the start is
             replace_existing=True,
+            **self._values(job, kind, job.options.jobstore),
         )
 
     def pause(self, job: RegisteredJob) -> None:
@@ -160,7 +169,7 @@ class Rows:
 
     def problems(self) -> list[str]:
         """A sentence for each job that does not get to run."""
-        return self._owners.problems()
+        return self._owners.problems() + self.conflicts()
 
     def remove(self, job: RegisteredJob) -> None:
         """Remove a job, with its one-shots."""
@@ -177,8 +186,10 @@ class Rows:
         return one_shots
 
     def clear(self) -> None:
-        """Remove all our rows, but for those in persistent stores."""
-        in_memory = self._bridge.stores_in_memory() if self._bridge.running else [None]  # pending: in no store yet
+        """Remove all our rows, but for those in persistent stores, which stay with their due times."""
+        missed.warm.pop(self._name, None)
+        self.park()
+        in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
             removed = [row for row in self._rows(alias) if self._is_removed(row, alias)]
             self._skip([row for row in removed if row.args[2] != SCHEDULED], CLOSING, "the jobs are being closed")
@@ -186,12 +197,14 @@ class Rows:
 
     def release(self) -> None:
         """Leave the keys to other facades."""
+        missed.warm.pop(self._name, None)
         for row_id in list(self._ours):
             self._forget(row_id)
 
     def _forget(self, row_id: str) -> None:
+        self._found.pop(row_id, None)
         self._ours.discard(row_id)
-        self._taken.discard(row_id)
+        self._shared.taken.discard(row_id)
 
     def _remove_one_shots(self, key: str) -> list[Any]:
         ours = [row for row in self._rows() if row.args[1] == key and row.args[2] != SCHEDULED]
@@ -211,5 +224,5 @@ class Rows:
 
     def _rows(self, jobstore: str | None = None) -> Iterator[Any]:
         for row in self._scheduler.get_jobs(jobstore):
-            if row.func is fire and row.args[0] == self._name:
+            if row.func is fire and parts(row)[0] == self._name:
                 yield row

@@ -167,9 +167,9 @@ class SchedulerBridge:
         known = self.scheduler._jobstores.get(jobstore)
         return known is None or isinstance(known, MemoryJobStore)
 
-    def stores_in_memory(self) -> list[str]:
-        """The aliases of those."""
-        return [alias for alias in self.scheduler._jobstores if self.is_in_memory(alias)]
+    def stores(self, *, in_memory: bool) -> list[str]:
+        """The aliases of those, or of the persistent ones."""
+        return [alias for alias in self.scheduler._jobstores if self.is_in_memory(alias) == in_memory]
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -218,13 +218,16 @@ class SchedulerBridge:
     # -- start and stop ------------------------------------------------------------------------------------------
 
     def start(self, started: Callable[[], object]) -> None:
-        """Start the scheduler, unless its owner did, and call `started`. A blocking one blocks after that."""
+        """Start the scheduler, unless its owner did, and call `started`. A blocking one blocks after that.
+
+        It runs nothing before `resume`, which `started` is to call.
+        """
         if self.running:
             started()
             return
         self._renew_pools()
         if self.kind != BLOCKING:
-            self.scheduler.start()
+            self.scheduler.start(paused=True)
             self.started_here = True
             started()
             return
@@ -240,11 +243,16 @@ class SchedulerBridge:
                 self.scheduler.shutdown(wait=False)
 
         self.scheduler.add_listener(in_event, EVENT_SCHEDULER_STARTED)
-        self.scheduler.start()
+        self.scheduler.start(paused=True)
         if self._steady is not None:
             self._steady.release(self)
         for error in errors:
             raise error
+
+    def resume(self) -> None:
+        """Let a scheduler that was started here run its jobs."""
+        if self.started_here:
+            self.scheduler.resume()
 
     def _renew_pools(self) -> None:
         """Replace thread pools that an earlier shutdown closed; APScheduler would submit to them all the same."""

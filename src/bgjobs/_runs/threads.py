@@ -17,6 +17,7 @@ class Waits:
     """Every waiting time of the package, in seconds, beside the ``shutdown_timeout`` of the settings.
 
     Attributes:
+        hold: For a scheduler to stop looking at our jobs, before the runs in progress are asked to end.
         report: For an event loop to start dispatching the event of a run that a thread owns.
         cancelled: For coroutines to end that were cancelled when the jobs are closed.
         close: For everything that a close does after the ``shutdown_timeout``, the former included.
@@ -28,6 +29,7 @@ class Waits:
         sleep: The longest sleep of a scheduler of ours, so that a suspended host or a changed clock is noticed.
     """
 
+    hold = 1.0
     report = 5.0
     cancelled = 3.0
     close = 4.0
