@@ -117,6 +117,22 @@ def test_a_run_that_ends_after_all_is_no_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stderr", ["sys.stderr", "None"])
+def test_a_process_that_ends_well_ends_as_ever(tmp_path: Path, stderr: str) -> None:
+    """After a signal, with what the script makes of it."""
+    job = f"""
+    sys.stderr = {stderr}
+
+    def work(cancellation_token):
+        say("begun")
+        cancellation_token.wait()
+"""
+    process = running(tmp_path, "asyncio", job, "sys.exit(3)", timeout=20)
+    signalled(process, signal.SIGTERM)
+    status, lines, err = finished(process)
+    assert (status, lines) == (3, ["run came back", "atexit"]), err
+
+
+@pytest.mark.parametrize("stderr", ["sys.stderr", "None"])
 def test_no_exit_function_keeps_the_process(tmp_path: Path, stderr: str) -> None:
     """After half a second it ends without the others; the tracebacks of all threads show what hangs."""
     hanging = f"""

@@ -89,8 +89,8 @@ def end(why: str) -> NoReturn:
     log.warning(f"{why}; it ends now, with status 1")
     _flush()
     atexit._run_exitfuncs()  # noqa: SLF001 - as the interpreter would
-    _flush()
-    os._exit(1)
+    _flush()  # pragma: no cover - one of them has ended the measurement
+    os._exit(1)  # pragma: no cover
 
 
 def _flush() -> None:

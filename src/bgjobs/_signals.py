@@ -53,11 +53,13 @@ class Stopping:
         """
         is_free = self._lock.acquire(blocking=wait)
         is_ours = is_free and not self._is_taken
-        self._is_taken |= is_ours
         try:
+            if is_ours:
+                self._is_taken = True
             yield is_ours
         finally:
-            self._is_taken &= not is_ours
+            if is_ours:
+                self._is_taken = False
             if is_free:
                 self._lock.release()
 
