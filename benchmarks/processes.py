@@ -104,8 +104,11 @@ def note(file: str) -> None:
         runs.write(f"{current_run().key} {current_run().scheduled_at.isoformat()}\n")
 
 
-def live(store: Store, file: str, *, is_first: bool, owner_starts: bool) -> None:
-    """One life of an application: four jobs, until it is killed; a line of input asks for the state of the jobs."""
+def live(store: Store, file: str, *, is_first: bool, owner_starts: float | None) -> None:
+    """One life of an application: four jobs, until it is killed; a line of input asks for the state of the jobs.
+
+    With a number, its owner starts the scheduler, that many seconds before the warm-up.
+    """
     scheduler = BackgroundScheduler(jobstores={"default": store}, timezone="UTC")
     jobs = cold(scheduler)
     for key, cron in {
@@ -115,8 +118,9 @@ def live(store: Store, file: str, *, is_first: bool, owner_starts: bool) -> None
         "often": "* * * * * *",
     }.items():
         jobs.add_background_job(partial(note, file), cron=cron, key=key)
-    if owner_starts:
+    if owner_starts is not None:
         scheduler.start()
+        time.sleep(owner_starts)
     jobs.warm_up()
     if is_first:
         jobs.pause("held")
@@ -172,21 +176,21 @@ def three_lives(store: Store, file: str, dice: random.Random) -> list[str]:
         return sum(line.startswith(f"{key} ") for line in runs.read_text().splitlines())
 
     problems = []
-    life = Life(store=store, file=file, is_first=True, owner_starts=False)
+    life = Life(store=store, file=file, is_first=True, owner_starts=None)
     kept, held, due = life.state["kept"], seen("held"), time.monotonic() + 0.8
     time.sleep(dice.uniform(0, 0.5))
     life.kill()
     early = seen("missed")
     time.sleep(max(0.0, due - time.monotonic()))
-    owner_starts = dice.random() < 0.5
-    order = "scheduler.start() first" if owner_starts else "warm_up() first"
+    owner_starts = dice.choice([None, dice.uniform(0, 0.3)])
+    order = "warm_up() first" if owner_starts is None else f"scheduler.start() {owner_starts:.2f} s before warm_up()"
     life = Life(store=store, file=file, is_first=False, owner_starts=owner_starts)
     until(lambda: seen("missed"))
     states = [life.ask()]
     time.sleep(dice.uniform(0, 0.5))
     life.kill()
     often = seen("often")
-    life = Life(store=store, file=file, is_first=False, owner_starts=dice.random() < 0.5)
+    life = Life(store=store, file=file, is_first=False, owner_starts=dice.choice([None, dice.uniform(0, 0.3)]))
     if not until(lambda: seen("often") > often + 1):
         problems.append("nothing runs after the second restart")
     states.append(life.ask())
