@@ -250,12 +250,16 @@ def start_blocking(call: Callable[[], object]) -> None:
     threading.Thread(target=call, name="trial-blocking", daemon=True).start()
 
 
+#: Threads that may stay: those of an event loop's default executor, and the one that waits for all time limits.
+STAYING = ("asyncio_", "bgjobs-alarms")
+
+
 def left_alive(before: set[threading.Thread]) -> list[str]:
     """The threads that a trial has left."""
 
     def new() -> list[str]:
-        pools = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
-        return [f"thread {thread.name} is left" for thread in pools if thread not in before]
+        now = [thread for thread in threading.enumerate() if thread not in before]
+        return [f"thread {thread.name} is left" for thread in now if not thread.name.startswith(STAYING)]
 
     with suppress(AssertionError):
         until(lambda: not new())
