@@ -125,6 +125,8 @@ class Rows(Stored):
         due = None if schedule is None or schedule.paused_at is not None else missed.latest(schedule.trigger, moment)
         if schedule is None or due is None or schedule.was_submitted(due):
             return  # a later run stands for it
+        if schedule.expected is not None and schedule.expected <= due:
+            return  # so does one that is overdue
         log.info(f"job {job.key!r} makes up for its run of {due.isoformat(timespec='seconds')}", job.key)
         with self._scheduler._jobstores_lock, suppress(JobLookupError):
             schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
