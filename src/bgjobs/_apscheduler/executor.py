@@ -109,9 +109,7 @@ class Owners:
         except BaseException as error:
             if self._waiting.pop(due, False):  # pragma: no branch - else a worker that came first has it
                 reason = f"its executor took no more work ({log.described(error)})"
-                for run_time in due.run_times:
-                    moment = run_time.astimezone(UTC)
-                    self.registry.skip_under_locks(due.job, due.row.args[2], moment, REFUSED, reason)
+                self._decline(due, REFUSED, reason, later=True)
             raise
 
     def _start(self, due: Due) -> None:
@@ -144,8 +142,15 @@ class Owners:
     def _take_back(self, due: Due, counted: str, reason: str) -> None:
         if self._waiting.pop(due, False):  # pragma: no branch - else its owner has it
             due.report(due.run_times[-1], [])
-            for run_time in due.run_times:
-                self.registry.skip(due.job.key, run_time.astimezone(UTC), counted, reason)
+            self._decline(due, counted, reason)
+
+    def _decline(self, due: Due, counted: str, reason: str, *, later: bool = False) -> None:
+        for run_time in due.run_times:
+            moment = run_time.astimezone(UTC)
+            if run_time in due.repeated:
+                self.registry.repeated(due.job.key, moment, later=later)
+            else:
+                self.registry.decline(due.job, due.row.args[2], moment, counted, reason, later=later)
 
     def hold_back(self, job: RegisteredJob) -> None:
         """Skip the runs of a paused job that wait for a thread or a task."""
@@ -224,7 +229,7 @@ class Owners:
     def _unlogged(self, run: Run, error: BaseException) -> list[Any]:
         log.failure(f"APScheduler could not log a run of job {run.key!r}:", error)
         if not run.is_begun:
-            self.registry.skip(run.key, run.scheduled_at, REFUSED, "APScheduler could not log its start")
+            self.registry.decline(run.job, run.kind, run.scheduled_at, REFUSED, "APScheduler could not log its start")
         return []
 
     # -- hooks ---------------------------------------------------------------------------------------------------

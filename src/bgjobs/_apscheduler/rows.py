@@ -137,7 +137,7 @@ class Rows(Stored):
             if not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
                 self.run_once(job, STARTUP)
         else:
-            self._registry.skip_under_locks(job, STARTUP, datetime.now(UTC), PAUSED, "the job is paused")
+            self._registry.skip(job.key, datetime.now(UTC), PAUSED, "the job is paused", later=True)
 
     def run_once(self, job: RegisteredJob, kind: str) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""

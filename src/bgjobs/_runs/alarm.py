@@ -54,10 +54,13 @@ class _Clock:
                 seconds = self._wakes_at - time.monotonic()
                 if seconds > 0:
                     self._changed.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
-            for alarm in list(self.alarms):
-                if alarm.at <= time.monotonic() and self.alarms.pop(alarm, alarm) is None:
-                    with suppress(RuntimeError):
-                        threading.Thread(target=alarm.ring, name="bgjobs-alarm", daemon=True).start()
+            self._ring()
+
+    def _ring(self) -> None:  # whose variables end with it: an alarm leads to its run
+        for alarm in list(self.alarms):
+            if alarm.at <= time.monotonic() and self.alarms.pop(alarm, alarm) is None:
+                with suppress(RuntimeError):  # no thread can be had
+                    threading.Thread(target=alarm.ring, name="bgjobs-alarm", daemon=True).start()
 
 
 _clock = _Clock()

@@ -75,7 +75,15 @@ class Occurrences:
         self.reports = Reports()
 
     def skip(
-        self, key: str, scheduled_at: datetime, outcome: str, reason: str, *, times: int = 1, quiet: bool = False
+        self,
+        key: str,
+        scheduled_at: datetime,
+        outcome: str,
+        reason: str,
+        *,
+        times: int = 1,
+        quiet: bool = False,
+        later: bool = False,
     ) -> Skipped:
         """Count and report an occurrence that does not run.
 
@@ -86,20 +94,23 @@ class Occurrences:
             reason: Why, in words.
             times: How many occurrences it stands for.
             quiet: Whether the log has said it already.
+            later: Whether APScheduler holds locks here, so that a thread or the next run reports it.
         """
         self._count(key, outcome, times)
         report = RunReport(key, None, scheduled_at, None, 0.0, outcome, reason)
-        self.reports.skipped(report, quiet=quiet)
+        if later:
+            self.reports.skipped_under_locks(report)
+        else:
+            self.reports.skipped(report, quiet=quiet)
         return Skipped(reason)
 
-    def skip_under_locks(
-        self, job: RegisteredJob, kind: str, scheduled_at: datetime, outcome: str, reason: str
-    ) -> None:
-        """Same as `skip`, where APScheduler holds locks: a thread or the next run reports it."""
-        if kind == SCHEDULED and job.schedule is not None:
-            job.schedule.tick(scheduled_at, job.lock)
-        self._count(job.key, outcome, 1)
-        self.reports.skipped_under_locks(RunReport(job.key, None, scheduled_at, None, 0.0, outcome, reason))
+    def decline(
+        self, job: RegisteredJob, kind: str, scheduled_at: datetime, outcome: str, reason: str, *, later: bool = False
+    ) -> Skipped:
+        """Skip an occurrence that a scheduler came with, and those that it stands for; arguments as for `skip`."""
+        if kind == SCHEDULED:
+            self.tick(job, scheduled_at, later=later)
+        return self.skip(job.key, scheduled_at, outcome, reason, later=later)
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
@@ -115,16 +126,16 @@ class Occurrences:
             self.tick(job, scheduled_at)
             self._overlap(job, SCHEDULED, scheduled_at)
 
-    def repeated(self, key: str, scheduled_at: datetime) -> Skipped:
+    def repeated(self, key: str, scheduled_at: datetime, *, later: bool = False) -> Skipped:
         """A job store did not take note that an occurrence was submitted, so that it is due once more."""
-        return self.skip(key, scheduled_at, status.REPEATED, "this occurrence was submitted already")
+        return self.skip(key, scheduled_at, status.REPEATED, "this occurrence was submitted already", later=later)
 
-    def tick(self, job: RegisteredJob, scheduled_at: datetime) -> None:
+    def tick(self, job: RegisteredJob, scheduled_at: datetime, *, later: bool = False) -> None:
         """Note a fire time, and count those that were left out before it."""
         left_out = 0 if job.schedule is None else job.schedule.tick(scheduled_at, job.lock)
         if left_out and job.options.coalesce:
             reason = f"coalesced {left_out} earlier due runs into this one"
-            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=left_out)
+            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=left_out, later=later)
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip an occurrence during a run; of many during one run, the first is logged, and in the end their number."""
