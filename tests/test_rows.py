@@ -616,6 +616,19 @@ class TestBeforeTheWarmUp:
                     job for job in scheduler.get_jobs() if job.next_run_time and job.next_run_time < datetime.now(UTC)
                 ]
 
+    def test_what_a_change_has_made_void_stays_so(self, tmp_path: Path) -> None:
+        """A run that came due under another schedule is not made at a later warm-up either."""
+        left(tmp_path, "k")
+        with already_started(tmp_path) as (scheduler, values):
+            values.wait()
+            for _ in range(2):
+                with cold(scheduler).add_background_job(nothing, key="k", cron="0 0 4 * * *") as jobs:
+                    due = row(jobs, "k").next_run_time
+                    assert due is not None
+                    assert due > datetime.now(UTC)
+                    assert scheduler.get_job("bgjobs:k").next_run_time == due
+            assert len(values.seen) == 1
+
     def test_a_store_that_is_down_costs_no_warm_up(self, tmp_path: Path, records: Any) -> None:
         """What cannot be made up for is told."""
 
