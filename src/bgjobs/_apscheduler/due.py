@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from .._runs import log
@@ -13,14 +13,15 @@ from .._runs.schedule import RegisteredJob
 class Due:
     """A job that is due, on its way to its owner: who was asked, the APScheduler job, its fire times, and our job."""
 
-    __slots__ = ("executor", "is_released", "job", "repeated", "row", "run_times", "since")
+    __slots__ = ("executor", "is_released", "job", "left_out", "moments", "repeated", "row", "run_times", "since")
 
     def __init__(self, executor: Any, row: Any, run_times: list[datetime], job: RegisteredJob) -> None:
         self.executor = executor
         self.row = row
         self.run_times = run_times
         self.job = job
-        self.repeated = job.submit(row.args[2], run_times)
+        self.moments = [run_time.astimezone(UTC) for run_time in run_times]
+        self.repeated, self.left_out = job.submit(row.args[2], self.moments)
         self.since = time.monotonic()
         self.is_released = False
 

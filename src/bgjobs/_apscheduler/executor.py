@@ -145,12 +145,13 @@ class Owners:
             self._decline(due, counted, reason)
 
     def _decline(self, due: Due, counted: str, reason: str, *, later: bool = False) -> None:
-        for run_time in due.run_times:
-            moment = run_time.astimezone(UTC)
-            if run_time in due.repeated:
+        if due.left_out:
+            self.registry.left_out(due.job, due.moments[0], due.left_out, later=later)
+        for moment in due.moments:
+            if moment in due.repeated:
                 self.registry.repeated(due.job.key, moment, later=later)
             else:
-                self.registry.decline(due.job, due.row.args[2], moment, counted, reason, later=later)
+                self.registry.skip(due.job.key, moment, counted, reason, later=later)
 
     def hold_back(self, job: RegisteredJob) -> None:
         """Skip the runs of a paused job that wait for a thread or a task."""
@@ -171,7 +172,11 @@ class Owners:
     # -- the owners ----------------------------------------------------------------------------------------------
 
     def _own_in_thread(self, due: Due) -> None:
-        for run_time in due.run_times if self._waiting.pop(due, False) else ():
+        if not self._waiting.pop(due, False):
+            return
+        if due.left_out:
+            self.registry.left_out(due.job, due.moments[0], due.left_out)
+        for run_time in due.run_times:
             self._context.copy().run(self._run_in_thread, due, run_time)
 
     def _run_in_thread(self, due: Due, run_time: datetime) -> None:
@@ -189,6 +194,8 @@ class Owners:
     async def _own_in_task(self, due: Due) -> None:
         if not self._waiting.pop(due, False):
             return
+        if due.left_out:
+            self.registry.left_out(due.job, due.moments[0], due.left_out)
         executor, row = due.executor, due.row
         for run_time in due.run_times:
             run = self._new_run(due, run_time)
@@ -220,7 +227,7 @@ class Owners:
 
     def _new_run(self, due: Due, run_time: datetime) -> Run:
         run = self.registry.new_run(due.job, due.row.args[2], run_time.astimezone(UTC))
-        run.is_repeated = run_time in due.repeated
+        run.is_repeated = run.scheduled_at in due.repeated
         if run_time is due.run_times[-1]:
             run.freed = due.release
         enter(run)
@@ -229,7 +236,7 @@ class Owners:
     def _unlogged(self, run: Run, error: BaseException) -> list[Any]:
         log.failure(f"APScheduler could not log a run of job {run.key!r}:", error)
         if not run.is_begun:
-            self.registry.decline(run.job, run.kind, run.scheduled_at, REFUSED, "APScheduler could not log its start")
+            self.registry.skip(run.key, run.scheduled_at, REFUSED, "APScheduler could not log its start")
         return []
 
     # -- hooks ---------------------------------------------------------------------------------------------------

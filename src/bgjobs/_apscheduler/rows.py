@@ -123,7 +123,7 @@ class Rows(Stored):
     def _make_up(self, job: RegisteredJob, moment: datetime) -> None:
         schedule = job.schedule
         due = None if schedule is None or schedule.paused_at is not None else missed.latest(schedule.trigger, moment)
-        if schedule is None or due is None or schedule.was_submitted(due):
+        if schedule is None or due is None or schedule.was_ticked(due):
             return  # a later run stands for it
         if schedule.expected is not None and schedule.expected <= due:
             return  # so does one that is overdue

@@ -84,7 +84,7 @@ class SchedulerBridge:
         self._is_of_parent = False
         self._listener: Callable[[Any], None] | None = None
         self._warner: Callable[[Any], None] | None = None
-        self._steady: _Steady | None = None
+        self._steady: _Steady  # from `listen` on
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -212,7 +212,7 @@ class SchedulerBridge:
         """The reverse of `listen` and `warn_when_started`."""
         self.scheduler.remove_listener(self._listener)
         self.scheduler.remove_listener(self._warner)
-        if self._steady is not None and not (self.kind == BLOCKING and self._steady.is_halted):
+        if not (self.kind == BLOCKING and self._steady.is_halted):
             self._steady.release(self)  # else its loop is still on its way out, and `start` releases it
 
     # -- start and stop ------------------------------------------------------------------------------------------
@@ -244,8 +244,7 @@ class SchedulerBridge:
 
         self.scheduler.add_listener(in_event, EVENT_SCHEDULER_STARTED)
         self.scheduler.start(paused=True)
-        if self._steady is not None:
-            self._steady.release(self)
+        self._steady.release(self)
         for error in errors:
             raise error
 
@@ -279,8 +278,7 @@ class SchedulerBridge:
         if self.loop is None:
             # `shutdown()` wakes the scheduler's thread once more. Its executors are closed by then, so a job that is
             # due now would be moved on in its store without having run, or would end the thread. Skip that.
-            if self._steady is not None:
-                self._steady.is_halted = True
+            self._steady.is_halted = True
             self.scheduler.shutdown(wait=False)
         elif self.loop.is_running():  # the loop shuts it down, some time after the call
             down = threading.Event()

@@ -51,9 +51,8 @@ class _Clock:
             with self._changed:
                 self._wakes_at = math.inf  # who adds an alarm from here on waits for the lock, and notifies
                 self._wakes_at = min((alarm.at for alarm in list(self.alarms)), default=math.inf)
-                seconds = self._wakes_at - time.monotonic()
-                if seconds > 0:
-                    self._changed.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
+                seconds = max(0.0, self._wakes_at - time.monotonic())
+                self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
             self._ring()
 
     def _ring(self) -> None:  # whose variables end with it: an alarm leads to its run

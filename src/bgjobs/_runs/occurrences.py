@@ -104,13 +104,14 @@ class Occurrences:
             self.reports.skipped(report, quiet=quiet)
         return Skipped(reason)
 
-    def decline(
-        self, job: RegisteredJob, kind: str, scheduled_at: datetime, outcome: str, reason: str, *, later: bool = False
-    ) -> Skipped:
-        """Skip an occurrence that a scheduler came with, and those that it stands for; arguments as for `skip`."""
-        if kind == SCHEDULED:
-            self.tick(job, scheduled_at, later=later)
-        return self.skip(job.key, scheduled_at, outcome, reason, later=later)
+    def left_out(self, job: RegisteredJob, scheduled_at: datetime, times: int, *, later: bool = False) -> None:
+        """Skip so many occurrences before the one that APScheduler came with."""
+        if job.options.coalesce:
+            reason = f"coalesced {times} earlier due runs into this one"
+            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=times, later=later)
+        else:  # APScheduler tells of overlaps after its pass, and not at all where a job store raises in that
+            reason = f"{times} earlier occurrences overlapped while a job store failed"
+            self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, times=times, later=later)
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
@@ -120,22 +121,16 @@ class Occurrences:
             job = self.jobs.get(key)
         if job is None or job.schedule is None:
             return
-        if kind != SCHEDULED or job.schedule.was_submitted(scheduled_at):
+        if kind != SCHEDULED or job.schedule.was_ticked(scheduled_at):
             self.repeated(key, scheduled_at)
-        else:
-            self.tick(job, scheduled_at)
-            self._overlap(job, SCHEDULED, scheduled_at)
+            return
+        if times := job.schedule.tick([scheduled_at]):
+            self.left_out(job, scheduled_at, times)
+        self._overlap(job, SCHEDULED, scheduled_at)
 
     def repeated(self, key: str, scheduled_at: datetime, *, later: bool = False) -> Skipped:
         """A job store did not take note that an occurrence was submitted, so that it is due once more."""
         return self.skip(key, scheduled_at, status.REPEATED, "this occurrence was submitted already", later=later)
-
-    def tick(self, job: RegisteredJob, scheduled_at: datetime, *, later: bool = False) -> None:
-        """Note a fire time, and count those that were left out before it."""
-        left_out = 0 if job.schedule is None else job.schedule.tick(scheduled_at, job.lock)
-        if left_out and job.options.coalesce:
-            reason = f"coalesced {left_out} earlier due runs into this one"
-            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=left_out, later=later)
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip an occurrence during a run; of many during one run, the first is logged, and in the end their number."""

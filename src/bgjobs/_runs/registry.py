@@ -137,8 +137,6 @@ class Registry(Occurrences):
             return self.skip(run.key, run.scheduled_at, status.REFUSED, "the job was removed first")
         if run.is_repeated:
             return self.repeated(run.key, run.scheduled_at)
-        if run.kind == SCHEDULED:
-            self.tick(job, run.scheduled_at)
         if self._closing:
             return self.skip(run.key, run.scheduled_at, status.CLOSING, "the jobs are being closed")
         if run.kind == SCHEDULED and job.schedule is not None and job.schedule.paused_at is not None:
@@ -193,7 +191,6 @@ class Registry(Occurrences):
         if run.is_repeated:
             self.repeated(run.key, run.scheduled_at)
         elif self.jobs.get(run.key) is run.job:  # else it was removed
-            self.tick(run.job, run.scheduled_at)
             late = (datetime.now(UTC) - run.scheduled_at).total_seconds()
             reason = f"it was {late:.1f} s late, and misfire_grace_time is {run.job.options.misfire_grace_time} s"
             self.skip(run.key, run.scheduled_at, status.MISSED, reason)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -58,14 +57,12 @@ class Schedule:
             be known.
         entry: The APScheduler job as it was last added, submitted or resumed; in memory, the one that is kept.
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
-        submitted: The latest fire time that an executor was asked to run (UTC); it may still wait for a thread.
-        ticked_at: The latest fire time that was run or skipped (UTC).
+        ticked_at: The latest fire time that APScheduler came with (UTC); its run may still wait for a thread.
         paused_at: Since when the job is paused; ``None`` where it is not.
     """
 
     entry: Any = None
     expected: datetime | None = None
-    submitted: datetime | None = None
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
 
@@ -75,32 +72,19 @@ class Schedule:
 
     def begin(self) -> None:
         """Expect the first fire time from now on."""
-        self.submitted = self.ticked_at = None
+        self.ticked_at = None
         self.expected = self.after(None, datetime.now(UTC))
 
-    def was_submitted(self, fire_time: datetime) -> bool:
-        """Whether an executor was asked to run this fire time, or a later one: a scheduler comes with them in order."""
-        return self.submitted is not None and fire_time <= self.submitted
+    def was_ticked(self, fire_time: datetime) -> bool:
+        """Whether APScheduler came with this fire time, or a later one: it comes with them in order."""
+        return self.ticked_at is not None and fire_time <= self.ticked_at
 
-    def tick(self, fire_time: datetime, lock: AbstractContextManager[object]) -> int:
-        """Note a fire time that APScheduler came with, under a lock that is not held for the search.
-
-        Fire times can arrive out of order when an executor is busy; an older one changes nothing.
-
-        Returns:
-            How many fire times before it were left out.
-        """
-        following = self.after(fire_time, fire_time) if self.following is not None else None
-        with lock:
-            if self.ticked_at is not None and fire_time <= self.ticked_at:
-                return 0
-            expected, self.ticked_at, self.expected = self.expected, fire_time, following
-            submitted = self.submitted
-        if expected is None or expected >= fire_time:
-            return 0
-        waits = submitted is not None and expected <= submitted < fire_time
-        own = bool(getattr(self.trigger, "jitter", None))  # before the fire time, which is later by the jitter
-        return max(0, self.count(expected, fire_time) - waits - own)
+    def tick(self, fire_times: Sequence[datetime]) -> int:
+        """Note fire times (UTC) that APScheduler came with. Returns how many before them were left out."""
+        expected, self.ticked_at = self.expected, fire_times[-1]
+        self.expected = self.after(fire_times[-1], fire_times[-1]) if self.following is not None else None
+        own = bool(getattr(self.trigger, "jitter", None))  # lies before the first one, which is later by the jitter
+        return max(0, self.count(expected, fire_times[0]) - own)
 
     def count(self, begin: datetime | None, end: datetime) -> int:
         """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
@@ -182,24 +166,23 @@ class RegisteredJob:
     one_shots: dict[str, None] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def submit(self, kind: str, run_times: Sequence[datetime]) -> list[datetime]:
-        """Note that an executor is asked to run the job. Returns the fire times that it was asked for before.
+    def submit(self, kind: str, run_times: Sequence[datetime]) -> tuple[list[datetime], int]:
+        """Note that an executor is asked to run the job at these fire times (UTC). Called under APScheduler's locks.
 
-        A scheduler comes with a run again where its job store did not take note of the first time. Called under the
-        locks of APScheduler.
+        Returns:
+            Those that it was asked for before, since a scheduler comes with a run again where its job store did not
+            take note of the first time; and how many earlier ones were left out.
         """
-        if kind == SCHEDULED:
-            schedule = self.schedule
-            if schedule is None:
-                return []
-            again = [run_time for run_time in run_times if schedule.was_submitted(run_time)]
-            schedule.submitted = max(run_times[-1], schedule.submitted or run_times[-1])
-            return again
+        schedule = self.schedule
+        if kind == SCHEDULED and schedule is not None:
+            again = [moment for moment in run_times if schedule.was_ticked(moment)]
+            fresh = run_times[len(again) :]
+            return again, schedule.tick(fresh) if fresh else 0
         again = list(run_times) if kind in self.one_shots else []
         self.one_shots[kind] = None
         if len(self.one_shots) > REMEMBERED:
             del self.one_shots[next(iter(self.one_shots))]
-        return again
+        return again, 0
 
 
 def row(job: RegisteredJob) -> JobStatus:
