@@ -180,6 +180,19 @@ class TestRaces:
                 assert {type(error) for error in errors} <= {UnknownJobError}
                 assert jobs.status() == []
 
+    def test_a_remove_within_a_remove(self) -> None:
+        """A job store may lead to the same call once more."""
+
+        class Nested(MemoryJobStore):  # type: ignore[misc]
+            def remove_job(self, job_id: str) -> None:
+                super().remove_job(job_id)
+                jobs.remove("k")
+
+        jobs = cold(BackgroundScheduler(timezone="UTC", jobstores={"default": Nested()}))
+        with jobs.add_background_job(nothing, key="k", cron=NIGHTLY):
+            jobs.remove("k")
+            assert jobs.status() == []
+
     def test_looking_while_others_warm_up_and_close(self, kind: str) -> None:
         """`status()`, `health()` and the repr answer at any moment."""
         ended, jobs = threading.Event(), cold().add_background_job(nothing, key="k", trigger=often())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor as Threads
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from apscheduler.executors.pool import BasePoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from sqlalchemy.pool import NullPool
 
 from bgjobs import current_run
-from stage import CLASSES, NIGHTLY, Times, Waiter, cold, counts, nothing, row, until, warm
+from stage import CLASSES, LIMIT, NIGHTLY, Times, Waiter, cold, counts, nothing, often, row, until, warm
 
 
 class Forgetful(SQLAlchemyJobStore):  # type: ignore[misc]
@@ -112,5 +116,56 @@ def test_a_repeated_occurrence_is_not_called_missed(tmp_path: Path) -> None:
     scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Forgetful(tmp_path, 1, retry=1.1)})
     jobs = cold(scheduler).add_background_job(nothing, key="k", trigger=due, misfire_grace_time=1)
     with jobs:
+        until(lambda: row(jobs, "k").not_run["repeated"])
+    assert counts(jobs, "k") == {"succeeded": 1, "repeated": 1}
+
+
+def test_an_overlap_in_a_pass_that_fails_is_told_later(records: Any) -> None:
+    """APScheduler forgets its events then; the next occurrence of the job tells of those before it."""
+    release, failing = threading.Event(), threading.Event()
+
+    class Failing(MemoryJobStore):  # type: ignore[misc]
+        def start(self, scheduler: Any, alias: str) -> None:
+            scheduler.jobstore_retry_interval = 0.02
+            super().start(scheduler, alias)
+
+        def get_next_run_time(self) -> Any:
+            if failing.is_set():
+                raise OSError("connection lost")
+            return super().get_next_run_time()
+
+    scheduler = CLASSES["background"](timezone="UTC", jobstores={"default": Failing()})
+    jobs = cold(scheduler).add_background_job(lambda: release.wait(LIMIT), key="k", trigger=often(), coalesce=False)
+    with jobs:
+        until(lambda: row(jobs, "k").running)
+        failing.set()
+        until(lambda: len(records.texts("ERROR")) >= 9)
+        failing.clear()
+        until(lambda: any("overlapped while a job store failed" in text for text in records.texts("WARNING")))
+        release.set()
+
+
+def test_an_occurrence_that_is_repeated_and_refused_is_repeated(tmp_path: Path) -> None:
+    """It ran, so that no refusal is counted when its executor takes no more work the second time."""
+
+    class Once(Threads):
+        submitted = False
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if self.submitted:
+                raise RuntimeError("can't start new thread")
+            self.submitted = True
+            return super().submit(fn, *args, **kwargs)
+
+    class Tired(BasePoolExecutor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(Once(2))
+
+    moment = datetime.now(UTC)
+    scheduler = CLASSES["background"](
+        timezone="UTC", jobstores={"default": Forgetful(tmp_path, 1)}, executors={"default": Tired()}
+    )
+    due = Times(moment, moment + timedelta(days=1))
+    with cold(scheduler).add_background_job(nothing, key="k", trigger=due, max_instances=9) as jobs:
         until(lambda: row(jobs, "k").not_run["repeated"])
     assert counts(jobs, "k") == {"succeeded": 1, "repeated": 1}

@@ -103,3 +103,19 @@ def test_a_gevent_scheduler_is_refused() -> None:
     """It is a `BlockingScheduler` by inheritance only; the error names a scheduler that can stand beside it."""
     with pytest.raises(ConfigurationError, match="can have a BackgroundScheduler beside it"):
         cold(GeventScheduler())
+
+
+def test_what_is_no_error_ends_a_blocking_scheduler() -> None:
+    """A `SystemExit` from a job store comes through; the jobs are warm until they are closed."""
+
+    class Leaving(MemoryJobStore):  # type: ignore[misc]
+        def update_job(self, job: Any) -> None:
+            raise SystemExit(3)
+
+    scheduler = CLASSES["blocking"](timezone="UTC", jobstores={"default": Leaving()})
+    jobs = cold(scheduler).add_background_job(nothing, trigger=often())
+    with pytest.raises(SystemExit):
+        jobs.warm_up()
+    assert jobs.is_warm
+    jobs.close()
+    assert not jobs.is_warm
