@@ -560,6 +560,30 @@ class TestJobStores:
             task.cancel()
         scheduler.shutdown()
 
+    def test_a_close_during_a_warm_up_that_hangs_comes_back(self, waits: Any, records: Any) -> None:
+        """It is made up for when the warm-up has ended."""
+        waits.close = 0.1
+        stuck, release = threading.Event(), threading.Event()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def add_job(self, job: Any) -> None:
+                stuck.set()
+                release.wait(LIMIT)
+                super().add_job(job)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        scheduler.start()
+        jobs = cold(scheduler, shutdown_timeout=0.1).add_background_job(nothing, key="k", cron=NIGHTLY)
+        warming = threading.Thread(target=jobs.warm_up)
+        warming.start()
+        assert stuck.wait(LIMIT)
+        jobs.close()
+        assert "the jobs are closed when it has ended" in records.texts("WARNING")[-1]
+        release.set()
+        warming.join(LIMIT)
+        until(lambda: not jobs.is_warm)
+        scheduler.shutdown()
+
     def test_a_job_store_that_raises_at_the_end_ruins_nothing(self) -> None:
         """The error comes through, the jobs are closed, and another warm-up works."""
         seen, fails = Waiter(), [True]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -119,3 +120,20 @@ def test_what_is_no_error_ends_a_blocking_scheduler() -> None:
     assert jobs.is_warm
     jobs.close()
     assert not jobs.is_warm
+
+
+def test_it_goes_on_when_its_owner_starts_it_again() -> None:
+    """The facade that had started it stops it; after a new start it runs jobs, while another facade is warm on it."""
+    scheduler, seen = CLASSES["background"](timezone="UTC"), Waiter()
+    first = cold(scheduler).add_background_job(nothing, key="first", cron=NIGHTLY).warm_up()
+    second = cold(scheduler).add_background_job(nothing, key="second", cron=NIGHTLY).warm_up()
+    first.close()
+    assert second.health().problems == ("the scheduler is not running",)
+    scheduler.remove_executor("default")  # whose threads have ended
+    scheduler.add_executor(ThreadPoolExecutor(2))
+    scheduler.start()
+    scheduler.add_job(seen, often(), max_instances=9)
+    seen.wait(2)
+    second.close()
+    seen.wait(len(seen.seen) + 2)
+    scheduler.shutdown()

@@ -152,7 +152,7 @@ class Lifecycle:
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
         with ExitStack() as warming:
-            if not warming.enter_context(self.stopping.turn(wait=False)):
+            if not warming.enter_context(self.stopping.turn(0)):
                 raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
             if self._bridge is not None:
                 raise LifecycleError("the jobs are already warmed up; close them before calling warm_up() again")
@@ -217,8 +217,9 @@ class Lifecycle:
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
-        with self.stopping.turn(wait=True) as is_ours:
-            if not is_ours:  # a signal handler has interrupted this thread in a warm-up or a close
+        with self.stopping.turn(self._settings.shutdown_timeout + waits.close) as is_ours:
+            if not is_ours:  # another thread hangs in it, or a signal handler has interrupted this one
+                log.warning("a warm-up or a close is in progress; the jobs are closed when it has ended")
                 self.stopping.request()
                 return
             bridge, owners, rows = self._bridge, self._owners, self.rows

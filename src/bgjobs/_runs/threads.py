@@ -126,7 +126,12 @@ class LoopThread:
             return
         with runner:
             made.set_result(loop)
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                except BaseException:  # noqa: BLE001 - a SystemExit of a task that a job has started; asyncio tells of it
+                    continue
+                break
 
 
 def wait_in_thread(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
