@@ -2,9 +2,9 @@
 
 An occurrence takes one way through here, in its owner:
 
-    perform   closing? ran already? overlap?         -> skipped with a reason, or: scope, action, outcome
-              the outcome is known                   -> counted, logged
-    settle    on_exception, the scope is closed      -> the observers hear of the run; a drain that waits is woken
+    perform   submitted before? closing? paused? overlap?  -> skipped with a reason, or: scope, action, outcome
+              the outcome is known                         -> counted, logged
+    settle    on_exception, the scope is closed            -> the observers hear of it; a drain that waits is woken
 
 Locks are held for changes of memory only. What can raise or block (a log call, an observer) is called outside them.
 """
