@@ -106,19 +106,22 @@ class Rows(Stored):
 
     def make_up(self) -> None:
         """Make the last run of each job that came due here while nothing was warm, once. Raises nothing."""
-        notes = {(note.key, note.kind): note for note in missed.take(self._is_noted_of_us)}
-        for note in notes.values():
+        for note, moment in missed.take(lambda note: note.name in self._names and note.key in self._registry.jobs):
             job = self._registry.jobs.get(note.key)
             try:
                 if job is not None and note.kind == SCHEDULED and note.key in self._kept:
-                    self._make_up(job, note.moment)
+                    self._make_up(job, moment)
                 elif job is not None and note.kind not in (SCHEDULED, STARTUP):
                     self.run_once(job, note.kind)
             except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
                 log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
 
-    def _is_noted_of_us(self, note: missed.Note) -> bool:
-        return note.name in self._names and note.key in self._registry.jobs
+    def hear(self, name: str) -> None:
+        """Hear of a run that came due while nothing was warm under that name; ours, where its thread came late."""
+        if name == self._name:
+            self.make_up()
+        else:
+            self._others.add(name)
 
     def _make_up(self, job: RegisteredJob, moment: datetime) -> None:
         schedule = job.schedule

@@ -69,8 +69,7 @@ class Stored:
         self._registry = registry
         self._id = registry.new_run_id()  # of this warm-up
         self._shared = share(self._scheduler, registry, application)
-        self._began = datetime.now(UTC)
-        self._others: set[str] = set()  # applications with rows in our stores
+        self._others: set[str] = set()  # other applications, with rows in our stores, or runs that came due here
         self._ours: set[str] = set()
         self._found: dict[str, Any] = {}  # the stored rows of warm-up, until their jobs are added
         self._names = {name}  # under which rows of ours may have come due while nothing was warm
@@ -118,7 +117,7 @@ class Stored:
             f"a job store of the application {self.application!r} holds jobs of {other!r}, too, and each takes the "
             "other's runs: give each a table of its own (`tablename` of SQLAlchemyJobStore, `jobs_key` and "
             "`run_times_key` of RedisJobStore)"
-            for other in sorted({*self._others, *missed.applications(since=self._began)} - known)
+            for other in sorted(self._others - known)
         ]
 
     def _read(self, alias: str) -> list[Any]:
