@@ -208,10 +208,8 @@ class Lifecycle:
             return
         job.schedule.begin()
         rows = self.rows
-        if job.schedule.expected is None and not (rows is not None and rows.keeps(job)):
+        if rows is not None and not rows.add(job):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
-        elif rows is not None:
-            rows.add(job)
 
     # -- closing -------------------------------------------------------------------------------------------------
 
