@@ -180,9 +180,10 @@ class Stored:
     def _update(self, row: Any, values: dict[str, Any]) -> Any:
         """Change what is different in a row. Returns it as it is then."""
         changes = {name: value for name, value in values.items() if getattr(row, name) != value}
-        with suppress(JobLookupError):  # gone, because its last run has begun
-            return self._scheduler.modify_job(row.id, row._jobstore_alias, **changes) if changes else row
-        return None
+        if changes:
+            with suppress(JobLookupError):  # gone, because its last run has begun
+                row = self._scheduler.modify_job(row.id, row._jobstore_alias, **changes)
+        return row
 
     def _values(self, job: RegisteredJob, kind: str, alias: str) -> dict[str, Any]:
         is_never_parked = self._bridge.started_here or self._bridge.is_in_memory(alias)
