@@ -560,6 +560,32 @@ class TestJobStores:
             task.cancel()
         scheduler.shutdown()
 
+    def test_a_warm_up_waits_for_a_close_that_hangs(self, waits: Any) -> None:
+        """It is refused while a job store holds the last close up, which would undo it; and works after that."""
+        waits.close = 0.1
+        hangs, stuck, release, seen = threading.Event(), threading.Event(), threading.Event(), Waiter()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def get_due_jobs(self, moment: Any) -> Any:
+                if hangs.is_set():
+                    stuck.set()
+                    release.wait(LIMIT)
+                return super().get_due_jobs(moment)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        jobs = cold(scheduler, shutdown_timeout=0.1).add_background_job(lambda: seen(), key="k", trigger=often())
+        jobs.warm_up()
+        hangs.set()
+        assert stuck.wait(LIMIT)
+        jobs.close()
+        with pytest.raises(LifecycleError, match="the last close has not ended: a job store"):
+            jobs.warm_up()
+        hangs.clear()
+        release.set()
+        waits.close = LIMIT
+        with jobs:
+            seen.wait(len(seen.seen) + 2)
+
     def test_a_close_during_a_warm_up_that_hangs_comes_back(self, waits: Any, records: Any) -> None:
         """It is made up for when the warm-up has ended."""
         waits.close = 0.1

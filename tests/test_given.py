@@ -74,7 +74,7 @@ async def test_one_that_had_stopped_before_is_woken_up() -> None:
     """An asyncio scheduler whose timer was lost to an error runs jobs again after a warm-up."""
     stopped, seen = asyncio.Event(), Waiter()
     asyncio.get_running_loop().set_exception_handler(lambda *_: stopped.set())
-    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Faulty("get_next_run_time")})
+    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Faulty("update_job")})
     scheduler.start()
     scheduler.add_job(seen, Times(datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=0.1)), max_instances=9)
     await asyncio.wait_for(stopped.wait(), 20)

@@ -6,12 +6,11 @@ The last such occurrence of each job is made up for when its application warms u
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .._runs import log
-from .._runs.schedule import MANY
+from .._runs.schedule import MANY, Following
 from .._runs.status import Skipped
 
 
@@ -58,24 +57,22 @@ def take(wanted: Callable[[Note], bool]) -> list[tuple[Note, datetime]]:
     return [(note, at) for note in list(_notes) if wanted(note) and (at := _notes.pop(note, None)) is not None]
 
 
-def latest(trigger: Any, moment: datetime) -> datetime | None:
-    """The latest fire time of a trigger that is not after `moment` (UTC), without jitter; ``None`` where none is."""
-    plain = copy(trigger)
-    if getattr(plain, "jitter", None):
-        plain.jitter = None
+def latest(following: Following | None, moment: datetime) -> datetime | None:
+    """The latest fire time that is not after `moment` (UTC); that itself where the trigger cannot be asked."""
+    if following is None:
+        return moment
 
     def after(previous: datetime | None, start: datetime) -> datetime | None:
-        fire_time = plain.get_next_fire_time(previous, start)
+        fire_time = following(previous, start)
         return None if fire_time is None or fire_time > moment else fire_time.astimezone(UTC)
 
     found, end = after(None, moment - timedelta(days=36525)), moment
     while found is not None and end - found > timedelta(seconds=1):
         middle = found + (end - found) / 2
-        later = after(None, middle)
-        if later is not None and later > found:
+        if (later := after(None, middle)) is not None:
             found = later
-        else:  # nothing fires from there on, unless the trigger looks at the previous fire time alone
+        else:
             end = middle
-    while found is not None and (later := after(found, found)) is not None and later > found:
+    while found is not None and (later := after(found, found)) is not None:
         found = later
     return found

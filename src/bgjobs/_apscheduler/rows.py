@@ -97,7 +97,9 @@ class Rows(Stored):
             "coalesce": job.options.coalesce,
             "max_instances": job.options.max_instances,
         }
-        if held is not None and due is None:
+        if held is not None and due is None and schedule.resumed:  # while cold
+            due = schedule.expected
+        elif held is not None and due is None:
             schedule.paused_at = schedule.paused_at or datetime.now(UTC)
         if is_same:
             schedule.expected = None if due is None else due.astimezone(UTC)
@@ -111,6 +113,7 @@ class Rows(Stored):
             schedule.entry = self._scheduler.add_job(
                 fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
             )
+        schedule.resumed = False
 
     def ready(self) -> None:
         """All jobs of the warm-up are added: make up for what came due in this process before it."""
@@ -140,7 +143,7 @@ class Rows(Stored):
         schedule = job.schedule
         if schedule is None or schedule not in self._kept or schedule.paused_at is not None:
             return
-        due = missed.latest(schedule.trigger, moment)
+        due = missed.latest(schedule.following, moment)
         if due is None or schedule.was_ticked(due) or (schedule.expected and schedule.expected <= due):
             return  # a later run stands for it, or one that is overdue
         log.info(f"job {job.key!r} makes up for its run of {due.isoformat(timespec='seconds')}", job.key)
@@ -182,7 +185,7 @@ class Rows(Stored):
             row = self._scheduler.resume_job(self.id_of(job.key))
         self._registry.resume(job)
         if job.schedule is not None:
-            job.schedule.entry = row
+            job.schedule.entry, job.schedule.resumed = row, False
 
     def problems(self) -> list[str]:
         """A sentence for each job that does not get to run."""

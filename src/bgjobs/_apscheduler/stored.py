@@ -111,11 +111,12 @@ class Stored:
     def conflicts(self) -> list[str]:
         """A sentence for each application that is not warm here, and whose jobs this scheduler takes all the same."""
         known = {*missed.warm, *(rows.application for rows in list(missed.warm.values()))}
+        known |= {*self._shared.applications.values()}  # those of facades on this scheduler, warm or not
         return [
             f"a job store of the application {self.application!r} holds jobs of {other!r}, too, and each takes the "
             "other's runs: give each a table of its own (`tablename` of SQLAlchemyJobStore, `jobs_key` and "
             "`run_times_key` of RedisJobStore)"
-            for other in sorted(self._others - known)
+            for other in sorted({name.partition("#")[0] for name in self._others} - known)
         ]
 
     def _read(self, alias: str) -> list[Any]:
