@@ -563,7 +563,7 @@ class TestBeforeTheWarmUp:
             scheduler.add_jobstore("memory", "memory")
             scheduler.add_job(hog, jobstore="memory")
             assert busy.wait(LIMIT)
-            scheduler.add_listener(lambda _: values(), EVENT_JOB_SUBMITTED)
+            scheduler.add_listener(lambda event: event.job_id == "bgjobs:k" and values(), EVENT_JOB_SUBMITTED)
             left(tmp_path, "k")
             scheduler.wakeup()
             values.wait()
