@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -98,6 +99,26 @@ class TestRemoveAndAdd:
             runs.wait(2)
         assert all(runs.seen)
         assert row(jobs, "k").not_run["overtaken"] == 0
+
+    def test_it_holds_over_several_removals(self) -> None:
+        """The job that is running may be any earlier one of the key; only the latest job runs after it."""
+        going, release, ended = Waiter(), threading.Event(), Waiter()
+
+        def old() -> None:
+            going()
+            release.wait(LIMIT)
+
+        with cold().add_background_job(old, key="k", trigger=now()) as jobs:
+            going.wait()
+            for n in range(3):
+                jobs.remove("k")
+                gc.collect()
+                jobs.add_background_job(lambda n=n: ended(n), key="k", cron=NIGHTLY, run_immediately=True)
+            jobs.run_now("k")
+            until(lambda: row(jobs, "k").not_run["overlapped"])
+            release.set()
+            ended.wait()
+        assert ended.seen == [2]
 
     def test_an_immediate_run_that_waits_is_no_longer_made_when_its_job_is_removed(self) -> None:
         """It is skipped, as after a removal without a run in progress."""

@@ -560,6 +560,56 @@ class TestJobStores:
             task.cancel()
         scheduler.shutdown()
 
+    def test_a_warm_up_waits_for_a_close_that_hangs(self, waits: Any) -> None:
+        """It is refused while a job store holds the last close up, which would undo it; and works after that."""
+        waits.close = 0.1
+        hangs, stuck, release, seen = threading.Event(), threading.Event(), threading.Event(), Waiter()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def get_due_jobs(self, moment: Any) -> Any:
+                if hangs.is_set():
+                    stuck.set()
+                    release.wait(LIMIT)
+                return super().get_due_jobs(moment)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        jobs = cold(scheduler, shutdown_timeout=0.1).add_background_job(lambda: seen(), key="k", trigger=often())
+        jobs.warm_up()
+        hangs.set()
+        assert stuck.wait(LIMIT)
+        jobs.close()
+        with pytest.raises(LifecycleError, match="the last close has not ended: a job store"):
+            jobs.warm_up()
+        hangs.clear()
+        release.set()
+        waits.close = LIMIT
+        with jobs:
+            seen.wait(len(seen.seen) + 2)
+
+    def test_a_close_during_a_warm_up_that_hangs_comes_back(self, waits: Any, records: Any) -> None:
+        """It is made up for when the warm-up has ended."""
+        waits.close = 0.1
+        stuck, release = threading.Event(), threading.Event()
+
+        class Hanging(MemoryJobStore):  # type: ignore[misc]
+            def add_job(self, job: Any) -> None:
+                stuck.set()
+                release.wait(LIMIT)
+                super().add_job(job)
+
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Hanging()})
+        scheduler.start()
+        jobs = cold(scheduler, shutdown_timeout=0.1).add_background_job(nothing, key="k", cron=NIGHTLY)
+        warming = threading.Thread(target=jobs.warm_up)
+        warming.start()
+        assert stuck.wait(LIMIT)
+        jobs.close()
+        assert "the jobs are closed when it has ended" in records.texts("WARNING")[-1]
+        release.set()
+        warming.join(LIMIT)
+        until(lambda: not jobs.is_warm)
+        scheduler.shutdown()
+
     def test_a_job_store_that_raises_at_the_end_ruins_nothing(self) -> None:
         """The error comes through, the jobs are closed, and another warm-up works."""
         seen, fails = Waiter(), [True]

@@ -11,10 +11,26 @@ from typing import Any
 from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.pool import NullPool
 
 from bgjobs import current_run
-from stage import CLASSES, LIMIT, NIGHTLY, Times, Waiter, cold, counts, nothing, often, row, until, warm
+from stage import (
+    CLASSES,
+    LIMIT,
+    NIGHTLY,
+    Times,
+    Waiter,
+    cold,
+    counts,
+    nothing,
+    often,
+    row,
+    set_due,
+    stored,
+    until,
+    warm,
+)
 
 
 class Forgetful(SQLAlchemyJobStore):  # type: ignore[misc]
@@ -97,6 +113,27 @@ def test_a_run_that_is_still_going_is_no_overlap_of_itself(tmp_path: Path) -> No
     with jobs:
         until(lambda: row(jobs, "k").outcomes["succeeded"])
     assert counts(jobs, "k") == {"succeeded": 1, "repeated": 1}
+
+
+def test_what_a_refused_run_stands_for_is_counted(tmp_path: Path) -> None:
+    """The earlier occurrences are coalesced into it, as into one that runs."""
+
+    class Never(Threads):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+    class Tired(BasePoolExecutor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(Never(2))
+
+    moment = datetime.now(UTC).replace(microsecond=0)
+    with cold(BackgroundScheduler(jobstores={"default": stored(tmp_path)})) as jobs:
+        jobs.add_background_job(nothing, key="k", cron="0 * * * * *")
+    set_due(tmp_path, "k", moment.replace(second=0) - timedelta(minutes=9))
+    scheduler = BackgroundScheduler(jobstores={"default": stored(tmp_path)}, executors={"default": Tired()})
+    with cold(scheduler).add_background_job(nothing, key="k", cron="0 * * * * *") as jobs:
+        until(lambda: row(jobs, "k").not_run["refused"])
+    assert row(jobs, "k").not_run["coalesced"] >= 9
 
 
 def test_many_extra_runs_are_not_remembered_for_ever() -> None:

@@ -117,14 +117,15 @@ def test_a_child_can_warm_up_for_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["jobs.warm_up()", "scheduler.start()"])
-def test_a_scheduler_that_was_started_before_the_fork_is_refused(tmp_path: Path, start: str) -> None:
+@pytest.mark.parametrize("facade", ["jobs", "cold(scheduler)"], ids=["same", "new"])
+def test_a_scheduler_that_was_started_before_the_fork_is_refused(tmp_path: Path, start: str, facade: str) -> None:
     """It says that it runs, but its thread is in the parent; the error says what to do."""
     lines = said(
         tmp_path,
         f"""
         def again():
             try:
-                jobs.warm_up()
+                {facade}.warm_up()
             except LifecycleError as error:
                 say(error)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -71,15 +72,25 @@ def test_it_is_as_before_when_the_jobs_are_closed() -> None:
 
 async def test_one_that_had_stopped_before_is_woken_up() -> None:
     """An asyncio scheduler whose timer was lost to an error runs jobs again after a warm-up."""
-    stopped, seen = asyncio.Event(), Waiter()
-    asyncio.get_running_loop().set_exception_handler(lambda *_: stopped.set())
-    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Faulty("get_next_run_time")})
+    stopped, seen = Waiter(), Waiter()
+
+    class Failing(MemoryJobStore):  # type: ignore[misc]
+        def get_next_run_time(self) -> Any:
+            if seen.seen:
+                raise OSError("connection lost")
+            return super().get_next_run_time()
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: stopped())
+    scheduler = AsyncIOScheduler(timezone="UTC", jobstores={"default": Failing()})
     scheduler.start()
-    scheduler.add_job(seen, Times(datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=0.1)), max_instances=9)
-    await asyncio.wait_for(stopped.wait(), 20)
-    await eventually(lambda: len(seen.seen) == 1)
+    moment = datetime.now(UTC)
+    scheduler.add_job(seen, Times(*(moment + timedelta(seconds=0.1 * n) for n in range(3))), max_instances=9)
+    await eventually(lambda: stopped.seen)
+    first = len(seen.seen)
+    seen.seen.clear()
     async with cold(scheduler):
-        await eventually(lambda: len(seen.seen) == 2)
+        await eventually(lambda: seen.seen)
+    assert first < 3
     scheduler.shutdown()
 
 
@@ -119,3 +130,20 @@ def test_what_is_no_error_ends_a_blocking_scheduler() -> None:
     assert jobs.is_warm
     jobs.close()
     assert not jobs.is_warm
+
+
+def test_it_goes_on_when_its_owner_starts_it_again() -> None:
+    """The facade that had started it stops it; after a new start it runs jobs, while another facade is warm on it."""
+    scheduler, seen = CLASSES["background"](timezone="UTC"), Waiter()
+    first = cold(scheduler).add_background_job(nothing, key="first", cron=NIGHTLY).warm_up()
+    second = cold(scheduler).add_background_job(nothing, key="second", cron=NIGHTLY).warm_up()
+    first.close()
+    assert second.health().problems == ("the scheduler is not running",)
+    scheduler.remove_executor("default")  # whose threads have ended
+    scheduler.add_executor(ThreadPoolExecutor(2))
+    scheduler.start()
+    scheduler.add_job(seen, often(), max_instances=9)
+    seen.wait(2)
+    second.close()
+    seen.wait(len(seen.seen) + 2)
+    scheduler.shutdown()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor as Pool
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.pool import BasePoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import CronExpression
@@ -109,6 +110,30 @@ class TestFullPools:
                 release.set()
             assert begun.wait(LIMIT)
             until(jobs.health)
+
+
+def test_a_job_that_is_always_refused_is_a_problem(waits: Any) -> None:
+    """Health says so until it starts again, though each of its occurrences has its reason."""
+    waits.overdue = 0.2
+    refusing = threading.Event()
+
+    class Threads(Pool):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            if refusing.is_set():
+                raise RuntimeError("can't start new thread")
+            return super().submit(fn, *args, **kwargs)
+
+    class Executor(BasePoolExecutor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(Threads(2))
+
+    jobs = cold(BackgroundScheduler(timezone="UTC", executors={"default": Executor()}))
+    with jobs.add_background_job(nothing, key="k", trigger=often()):
+        until(lambda: row(jobs, "k").outcomes["succeeded"])
+        refusing.set()
+        until(lambda: "job 'k' does not start: its executor takes no more work" in jobs.health().problems)
+        refusing.clear()
+        until(jobs.health)
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])

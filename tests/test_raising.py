@@ -34,6 +34,11 @@ class NoTextError(Exception):
         raise RuntimeError("no text")
 
 
+class InterruptingError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
 class NoTracebackError(Exception):
     def with_traceback(self, tb: object) -> Any:
         raise RuntimeError("no traceback")
@@ -49,8 +54,10 @@ class FalsyError(Exception):
         return False
 
 
-@pytest.mark.parametrize("error_type", [NoTextError, NoTracebackError, NoAttributesError, FalsyError])
-def test_an_odd_exception_is_handled_like_any_other(kind: str, colour: str, error_type: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    "error_type", [NoTextError, InterruptingError, NoTracebackError, NoAttributesError, FalsyError]
+)
+def test_an_odd_exception_is_handled_like_others(kind: str, colour: str, error_type: type[Exception]) -> None:
     """``on_exception`` gets it, the scope sees it, and the run has failed, whatever its own methods raise."""
     error, handled, closed = error_type(), Waiter(), Waiter()
 
@@ -112,12 +119,13 @@ def test_a_log_sink_that_raises_once_stops_no_job(kind: str, tmp_path: Path) -> 
         logger.remove(number)
 
 
-def test_a_class_whose_attributes_raise_runs_all_the_same(kind: str, colour: str) -> None:
+@pytest.mark.parametrize("error", [KeyError, SystemExit])
+def test_a_class_whose_attributes_raise_runs_all_the_same(kind: str, colour: str, error: type[BaseException]) -> None:
     """It has no ``on_exception`` then, and fails like any other job."""
 
     class Odd(job_class(colour, fail)):  # type: ignore[misc]
         def __getattr__(self, name: str) -> Any:
-            raise KeyError(name)
+            raise error(name)
 
     with stage(kind, lambda jobs: jobs.add_background_job(Odd, key="k", trigger=often())) as jobs:
         until(lambda: counts(jobs, "k").get("failed", 0) >= 2)

@@ -116,6 +116,26 @@ def test_a_crash_before_the_scheduler_is_started_first(store: Callable[[], Any])
     assert len(seen.seen) == 1
 
 
+def test_a_run_that_came_due_for_the_second_facade_is_made_up_for(tmp_path: Path) -> None:
+    """The second facade of a process can be the first one in the next, where its rows have another's name."""
+    moment, seen, heard = datetime.now(UTC) - timedelta(days=2), Waiter(), Waiter()
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": stored(tmp_path)})
+    with cold(scheduler), cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY):
+        pass
+
+    def crashed(job: Any) -> None:
+        job.kwargs, job.next_run_time = {}, moment
+
+    change(stored(tmp_path), "bgjobs:k", crashed)
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": stored(tmp_path)})
+    scheduler.add_listener(lambda _: heard(), EVENT_JOB_EXECUTED)
+    scheduler.start()
+    heard.wait()
+    with cold(scheduler).add_background_job(lambda: seen(), key="k", cron=NIGHTLY):
+        seen.wait()
+    scheduler.shutdown()
+
+
 def test_a_damaged_row_is_replaced(store: Callable[[], Any], records: Any) -> None:
     """In every store; it is told once."""
     scheduler, jobs = process(store(), nothing)

@@ -19,6 +19,7 @@ from stage import (
     LIMIT,
     Waiter,
     async_scope,
+    cold,
     counts,
     fail,
     handler,
@@ -103,6 +104,30 @@ class TestTheAction:
         with stage("background", lambda jobs: jobs.add_background_job(which_loop, trigger=often())):
             first, second = seen.wait(2)[:2]
         assert first is second
+
+    def test_a_task_that_exits_ends_no_other_run(self) -> None:
+        """A `SystemExit` of a task that a job has left behind stops the loop of no thread scheduler."""
+        seen, exited = Waiter(), threading.Event()
+
+        async def leave() -> None:
+            exited.set()
+            raise SystemExit(5)
+
+        async def careless() -> None:
+            tasks.add(asyncio.create_task(leave()))
+
+        async def patient() -> None:
+            await asyncio.to_thread(exited.wait, LIMIT)
+            await asyncio.sleep(0.01)
+            seen()
+
+        tasks: set[Any] = set()
+        jobs = cold().add_background_job(patient, trigger=now()).add_background_job(careless, trigger=now())
+        with jobs:
+            seen.wait()
+            until(lambda: counts(jobs, "patient"))
+        assert counts(jobs, "patient") == {"succeeded": 1}
+        assert isinstance(tasks.pop().exception(), SystemExit)
 
     def test_a_sync_job_does_not_block_the_event_loop(self) -> None:
         """On the asyncio scheduler a sync job runs in a thread beside the loop."""

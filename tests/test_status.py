@@ -11,8 +11,10 @@ from dataclasses import FrozenInstanceError, asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
@@ -239,6 +241,25 @@ class TestAccounting:
         with warm(kind, jobs):
             assert seen.wait(4) == [moment.astimezone(UTC) for moment in moments]
         assert counts(jobs, "k") == {"succeeded": 4}
+
+    @pytest.mark.parametrize("due", ["cron", "interval"])
+    def test_none_of_them_is_called_repeated(self, due: str) -> None:
+        """Where the scheduler comes with them one after the other, each runs, though the clock shows it twice."""
+        seen, rome = Waiter(), ZoneInfo("Europe/Rome")
+        scheduler = BackgroundScheduler(timezone=rome)
+        jobs = cold(scheduler)
+        begin = datetime(2026, 10, 24, 23, 30, tzinfo=UTC)  # the clock goes back at 1:00 UTC
+        if due == "cron":
+            jobs.add_background_job(lambda: seen(), key="k", cron="0 */20 * * * *")
+        else:
+            trigger = IntervalTrigger(minutes=20, timezone=rome, start_date=begin + timedelta(minutes=10))
+            jobs.add_background_job(lambda: seen(), key="k", trigger=trigger)
+        with time_machine.travel(begin, tick=False) as clock, jobs:
+            for n in range(1, 9):
+                clock.move_to(begin + timedelta(minutes=20 * n, seconds=1))
+                scheduler.wakeup()
+                seen.wait(n)
+        assert counts(jobs, "k").get("repeated", 0) == 0
 
     def test_fire_times_out_of_order_are_counted_once(self) -> None:
         """A run that waited for its executor comes after the skips that it caused, and sets nothing back."""

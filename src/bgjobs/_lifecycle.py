@@ -12,10 +12,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from datetime import tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _exit
 from ._apscheduler.executor import Owners, errored
@@ -72,6 +72,7 @@ class Lifecycle:
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
         self._owners: Owners | None = None  # while warm
+        self._closing: list[Future[Any]] = []  # the steps of the last close, which may hang in a job store
 
     def forked(self) -> None:
         """Turn cold in a forked child, without a touch to what the parent runs."""
@@ -152,10 +153,12 @@ class Lifecycle:
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
         with ExitStack() as warming:
-            if not warming.enter_context(self.stopping.turn(wait=False)):
+            if not warming.enter_context(self.stopping.turn(0)):
                 raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
             if self._bridge is not None:
                 raise LifecycleError("the jobs are already warmed up; close them before calling warm_up() again")
+            if wait(self._closing, waits.close).not_done:
+                raise LifecycleError("the last close has not ended: a job store of the scheduler does not answer")
             bridge = self.given or self._made()
             bridge.prepare()
             self._check_all(bridge)
@@ -208,17 +211,16 @@ class Lifecycle:
             return
         job.schedule.begin()
         rows = self.rows
-        if job.schedule.expected is None and not (rows is not None and rows.keeps(job)):
+        if rows is not None and not rows.add(job):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
-        elif rows is not None:
-            rows.add(job)
 
     # -- closing -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
-        with self.stopping.turn(wait=True) as is_ours:
-            if not is_ours:  # a signal handler has interrupted this thread in a warm-up or a close
+        with self.stopping.turn(self._settings.shutdown_timeout + waits.close) as is_ours:
+            if not is_ours:  # another thread hangs in it, or a signal handler has interrupted this one
+                log.warning("a warm-up or a close is in progress; the jobs are closed when it has ended")
                 self.stopping.request()
                 return
             bridge, owners, rows = self._bridge, self._owners, self.rows
@@ -228,6 +230,7 @@ class Lifecycle:
             deadline = time.monotonic() + self._settings.shutdown_timeout
             try:
                 hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
+                self._closing = [hold]
                 wait([hold], waits.hold)  # what comes due from there on stays in its store
                 self.registry.shut()
                 if wait([hold], max(0.0, deadline - time.monotonic())).done:
@@ -246,7 +249,7 @@ class Lifecycle:
         with ExitStack() as stack:
             stack.callback(self._forget)
             for step in reversed(steps):  # after one that hangs, the others get a moment each
-                stack.callback(lambda step: within(max(0.05, deadline - time.monotonic()), step), step)
+                stack.callback(lambda step: self._closing.append(within(deadline, step)), step)
 
     def _forget(self) -> None:
         _exit.warm.discard(self)

@@ -21,6 +21,7 @@ from ._apscheduler.trigger import CronExpression, following
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, fold, named, raise_all
 from ._job import TOKEN, ExceptionHandler, Job, Target
 from ._options import BackgroundJobOptions, build, mistakes
+from ._runs.log import described
 from ._runs.schedule import RegisteredJob, Schedule
 
 if TYPE_CHECKING:
@@ -158,9 +159,9 @@ def _why_not_imported(exc: Exception, module: str) -> str:
         public = [name for name in dir(exc.obj) if not name.startswith("_")]
         return f"{module} has no {exc.name!r}{did_you_mean(exc.name, public)}"
     if isinstance(exc, SyntaxError):  # its message names the file and the line
-        return f"SyntaxError: {exc}"
+        return described(exc)
     frame = traceback.extract_tb(exc.__traceback__)[-1]
-    return f"{type(exc).__name__}: {exc} ({frame.filename}, line {frame.lineno})"
+    return f"{described(exc)} ({frame.filename}, line {frame.lineno})"
 
 
 # -- the arguments of an action -------------------------------------------------------------------------------------

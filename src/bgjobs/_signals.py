@@ -43,15 +43,15 @@ class Stopping:
     def request(self) -> None:
         """Have another thread close the jobs, since this one must not wait for that."""
         self.requested.set()
-        threading.Thread(target=self._close, name="bgjobs-close").start()
+        threading.Thread(target=self._close, name="bgjobs-close", daemon=True).start()
 
     @contextmanager
-    def turn(self, *, wait: bool) -> Generator[bool]:
+    def turn(self, seconds: float) -> Generator[bool]:
         """Warm up or close, one thread at a time.
 
-        Gives False, and no turn, where this very thread has it, or another one does that is not to be waited for.
+        Gives False, and no turn, where this very thread has it, or another one does for longer than so many seconds.
         """
-        is_free = self._lock.acquire(blocking=wait)
+        is_free = self._lock.acquire(timeout=seconds)
         is_ours = is_free and not self._is_taken
         try:
             if is_ours:

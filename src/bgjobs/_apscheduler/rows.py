@@ -1,8 +1,11 @@
-"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed."""
+"""Our jobs as rows of a scheduler's job stores: added, run once, paused, resumed, removed, made up for.
+
+Make up: what came due in this process before its jobs were warm (`missed`) runs once, late, if its schedule is the
+stored one still. What the rows hold from process to process is the other half of this class (`stored`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,12 +16,12 @@ from apscheduler.jobstores.base import JobLookupError
 from .._errors import DuplicateJobError
 from .._runs import log
 from .._runs.registry import Registry
-from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob
+from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
 from .._runs.status import CLOSING, PAUSED, REFUSED
 from . import missed
 from .executor import Owners, fire
 from .scheduler import SchedulerBridge
-from .stored import Stored, due_of, has_schedule, parts, unparked
+from .stored import Stored, due_of, has_schedule, parts
 
 
 class Rows(Stored):
@@ -34,110 +37,125 @@ class Rows(Stored):
     def __init__(self, bridge: SchedulerBridge, application: str, owners: Owners, registry: Registry) -> None:
         super().__init__(bridge, application, owners.name, registry)
         self._owners = owners
+        self._kept: set[Schedule] = set()  # those of the stored rows, which the jobs go on with
 
-    def add(self, job: RegisteredJob) -> None:
+    def add(self, job: RegisteredJob) -> bool:
         """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither.
+
+        Returns:
+            False where there is nothing to schedule: no fire time is left, and no last run to make.
 
         Raises:
             DuplicateJobError: Another facade has a job with this key on this scheduler.
         """
-        self._look(job)
+        held, damage = None, None
         with self._scheduler._jobstores_lock:  # APScheduler takes it, too: no other change comes between
-            if self._registry.jobs.get(job.key) is job:  # else it was removed meanwhile
-                self._add_whole(job)
+            if self._registry.jobs.get(job.key) is not job:  # it was removed meanwhile
+                return True
+            try:
+                held = self._held(job)
+            except Exception as error:  # noqa: BLE001 - a damaged row; where the store is down, adding one raises
+                damage = error
+            is_added = self._add_whole(job, held)
+        if damage is not None and is_added:
+            message = f"the stored row of job {job.key!r} cannot be read, and is replaced: {log.described(damage)}"
+            log.warning(message, key=job.key)
+        return is_added
 
-    def _add_whole(self, job: RegisteredJob) -> None:
+    def _add_whole(self, job: RegisteredJob, held: Any) -> bool:
+        assert job.schedule is not None
         row_id = self.id_of(job.key)
-        if row_id in self._shared.taken:
+        is_same = held is not None and has_schedule(held, job.schedule.trigger)
+        if job.schedule.expected is None and not is_same:
+            return False
+        if self._shared.taken.setdefault(row_id, self._registry) is not self._registry:
             raise DuplicateJobError(
                 f"another BackgroundJobs on this scheduler has a job {job.key!r}; set key to tell the two apart",
                 job.key,
             )
-        self._shared.taken.add(row_id)
-        self._ours.add(row_id)
-        was_stored = self.keeps(job)
         try:
-            self._add(job)
+            self._add(job, held, is_same=is_same)
             if job.options.run_immediately:
                 self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
-                if not was_stored:
-                    self._remove_whole(job.key)
-            self._forget(row_id)
+                if not is_same:
+                    self._remove_rows(job.key)
+            self._shared.taken.pop(row_id, None)
             raise
+        return True
 
-    def _add(self, job: RegisteredJob) -> None:
+    def _add(self, job: RegisteredJob, held: Any, *, is_same: bool) -> None:
         """Write the row, or bring the stored one up to date: its next run and its pause stay as they are.
 
         Without that, each restart would forget a run that came due while nothing was running, and un-pause the job.
         """
         assert job.schedule is not None
-        alias, schedule, held = job.options.jobstore, job.schedule, self._held(job)
-        is_same, due = False, None
+        alias, schedule, due = job.options.jobstore, job.schedule, None if held is None else due_of(held)
         values = self._values(job, SCHEDULED, alias) | {
             "misfire_grace_time": job.options.misfire_grace_time,
             "coalesce": job.options.coalesce,
             "max_instances": job.options.max_instances,
         }
-        if held is not None:
-            is_same, due = has_schedule(held, schedule.trigger), due_of(held)
-            if due is None:
-                schedule.paused_at = schedule.paused_at or datetime.now(UTC)
-            if is_same:
-                schedule.expected = None if due is None else due.astimezone(UTC)
-                self._kept.add(job.key)
+        if held is not None and due is None and schedule.resumed:  # while cold
+            due = schedule.expected
+        elif held is not None and due is None:
+            schedule.paused_at = schedule.paused_at or datetime.now(UTC)
+        if is_same:
+            schedule.expected = None if due is None else due.astimezone(UTC)
+            self._kept.add(schedule)
+            values["next_run_time"] = due
         if schedule.paused_at is not None:
             values["next_run_time"] = None
-        if is_same and held._jobstore_alias == alias:
-            schedule.entry = self._update(held, unparked(held) | values)
-            return
-        if is_same:  # it was in another job store
-            values.setdefault("next_run_time", due)
-        schedule.entry = self._scheduler.add_job(
-            fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
-        )
+        if is_same and held._jobstore_alias is not None:
+            schedule.entry = self._update(held, values)
+        else:  # a new one, or what was removed from another job store
+            schedule.entry = self._scheduler.add_job(
+                fire, schedule.trigger, id=self.id_of(job.key), jobstore=alias, replace_existing=True, **values
+            )
+        schedule.resumed = False
 
     def ready(self) -> None:
-        """All jobs of the warm-up are added: make up for what came due here before it."""
-        self._has_agreed = True
+        """All jobs of the warm-up are added: make up for what came due in this process before it."""
         missed.warm[self._name] = self
         self.make_up()
 
     def make_up(self) -> None:
         """Make the last run of each job that came due here while nothing was warm, once. Raises nothing."""
-        notes = {(note.key, note.kind): note for note in missed.take(self._is_noted_of_us)}
-        for note in notes.values():
+        for note, moment in missed.take(lambda note: note.name in self._names and note.key in self._registry.jobs):
             job = self._registry.jobs.get(note.key)
             try:
-                if job is not None and note.kind == SCHEDULED and note.key in self._kept:
-                    self._make_up(job, note.moment)
-                elif job is not None and note.kind not in (SCHEDULED, STARTUP):
+                if job is not None and note.kind == SCHEDULED:
+                    self._make_up(job, moment)
+                elif job is not None and note.kind != STARTUP:
                     self.run_once(job, note.kind)
             except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
                 log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
 
-    def _is_noted_of_us(self, note: missed.Note) -> bool:
-        return note.name in self._names and note.key in self._registry.jobs
+    def hear(self, name: str) -> None:
+        """Hear of a run that came due while nothing was warm under that name; ours, where its thread came late."""
+        if name == self._name:
+            self.make_up()
+        else:
+            self._others.add(name)
 
     def _make_up(self, job: RegisteredJob, moment: datetime) -> None:
         schedule = job.schedule
-        due = None if schedule is None or schedule.paused_at is not None else missed.latest(schedule.trigger, moment)
-        if schedule is None or due is None or schedule.was_ticked(due):
-            return  # a later run stands for it
-        if schedule.expected is not None and schedule.expected <= due:
-            return  # so does one that is overdue
+        if schedule is None or schedule not in self._kept or schedule.paused_at is not None:
+            return
+        due = missed.latest(schedule.following, moment)
+        if due is None or schedule.was_ticked(due) or (schedule.expected and schedule.expected <= due):
+            return  # a later run stands for it, or one that is overdue
         log.info(f"job {job.key!r} makes up for its run of {due.isoformat(timespec='seconds')}", job.key)
         with self._scheduler._jobstores_lock, suppress(JobLookupError):
             schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
             schedule.expected = due
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
-        if job.schedule is None or job.schedule.paused_at is None:
-            if not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
-                self.run_once(job, STARTUP)
-        else:
+        if job.schedule is not None and job.schedule.paused_at is not None:
             self._registry.skip(job.key, datetime.now(UTC), PAUSED, "the job is paused", later=True)
+        elif not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
+            self.run_once(job, STARTUP)
 
     def run_once(self, job: RegisteredJob, kind: str) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""
@@ -154,7 +172,7 @@ class Rows(Stored):
 
     def pause(self, job: RegisteredJob) -> None:
         """Pause the schedule of a job, and take back its runs that have not begun."""
-        self._skip(self._remove_one_shots(job.key), PAUSED, "the job was paused first")
+        self._skip(self._remove_rows(job.key, scheduled=False), PAUSED, "the job was paused first")
         with suppress(JobLookupError):  # finished, or removed by somebody else
             self._scheduler.pause_job(self.id_of(job.key))
         self._registry.pause(job)
@@ -167,7 +185,7 @@ class Rows(Stored):
             row = self._scheduler.resume_job(self.id_of(job.key))
         self._registry.resume(job)
         if job.schedule is not None:
-            job.schedule.entry = row
+            job.schedule.entry, job.schedule.resumed = row, False
 
     def problems(self) -> list[str]:
         """A sentence for each job that does not get to run."""
@@ -176,16 +194,11 @@ class Rows(Stored):
     def remove(self, job: RegisteredJob) -> None:
         """Remove a job, with its one-shots."""
         with self._scheduler._jobstores_lock:
-            one_shots = self._remove_whole(job.key)
+            one_shots = self._remove_rows(job.key)
+            self._removed.pop(self.id_of(job.key), None)
+            self._shared.taken.pop(self.id_of(job.key), None)
             self._registry.remove(job)
         self._skip(one_shots, REFUSED, "the job was removed first")
-
-    def _remove_whole(self, key: str) -> list[Any]:
-        one_shots = self._remove_one_shots(key)
-        with suppress(JobLookupError):
-            self._scheduler.remove_job(self.id_of(key))
-        self._forget(self.id_of(key))
-        return one_shots
 
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores, which stay with their due times."""
@@ -193,38 +206,28 @@ class Rows(Stored):
         self.park()
         in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
-            removed = [row for row in self._rows(alias) if self._is_removed(row, alias)]
-            self._skip([row for row in removed if row.args[2] != SCHEDULED], CLOSING, "the jobs are being closed")
+            self._skip(self._remove_rows(alias=alias), CLOSING, "the jobs are being closed")
         self.release()
 
     def release(self) -> None:
         """Leave the keys to other facades."""
         missed.warm.pop(self._name, None)
-        for row_id in list(self._ours):
-            self._forget(row_id)
+        for row_id, registry in list(self._shared.taken.items()):
+            if registry is self._registry:
+                del self._shared.taken[row_id]
 
-    def _forget(self, row_id: str) -> None:
-        self._found.pop(row_id, None)
-        self._ours.discard(row_id)
-        self._shared.taken.discard(row_id)
-
-    def _remove_one_shots(self, key: str) -> list[Any]:
-        ours = [row for row in self._rows() if row.args[1] == key and row.args[2] != SCHEDULED]
-        return [row for row in ours if self._is_removed(row)]
-
-    def _is_removed(self, row: Any, jobstore: str | None = None) -> bool:
-        """Remove a row. Returns False where it has begun to run in the meantime."""
-        try:
-            self._scheduler.remove_job(row.id, jobstore)
-        except JobLookupError:
-            return False
-        return True
+    def _remove_rows(self, key: str | None = None, alias: str | None = None, *, scheduled: bool = True) -> list[Any]:
+        """Remove our rows, of one job or of one job store. Returns the one-shots that will not run for that."""
+        one_shots = []
+        for row in self._scheduler.get_jobs(alias):
+            _, its_key, kind = parts(row)
+            is_meant = its_key and row.func is fire and row.args[0] == self._name and key in (None, its_key)
+            if is_meant and (scheduled or kind != SCHEDULED):
+                with suppress(JobLookupError):  # it has begun to run in the meantime
+                    self._scheduler.remove_job(row.id, alias)
+                    one_shots += [row] if kind != SCHEDULED else []
+        return one_shots
 
     def _skip(self, one_shots: list[Any], counted: str, reason: str) -> None:
         for row in one_shots:
             self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason)
-
-    def _rows(self, jobstore: str | None = None) -> Iterator[Any]:
-        for row in self._scheduler.get_jobs(jobstore):
-            if row.func is fire and parts(row)[0] == self._name:
-                yield row

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
+from weakref import WeakSet
 
 from apscheduler.events import (
     EVENT_EXECUTOR_ADDED,
@@ -35,6 +36,9 @@ KINDS: dict[str, type[Any]] = {ASYNCIO: AsyncIOScheduler, BACKGROUND: Background
 
 #: The module of a scheduler that is a `BlockingScheduler` by inheritance only.
 GEVENT = "apscheduler.schedulers.gevent"
+
+#: In a forked child: the schedulers that run in its parent.
+_of_parent: WeakSet[Any] = WeakSet()
 
 
 def is_trigger(value: object) -> bool:
@@ -81,7 +85,6 @@ class SchedulerBridge:
                 "scheduler",
             )
         self.started_here = False
-        self._is_of_parent = False
         self._listener: Callable[[Any], None] | None = None
         self._warner: Callable[[Any], None] | None = None
         self._steady: _Steady  # from `listen` on
@@ -112,7 +115,7 @@ class SchedulerBridge:
         Raises:
             LifecycleError: There is neither, or the scheduler was started before a fork.
         """
-        if self._is_of_parent:
+        if self.scheduler in _of_parent:
             raise LifecycleError(
                 "the scheduler was started in the process that this one was forked from, and its thread or event loop "
                 "is there: give BackgroundJobs a new scheduler in this process"
@@ -153,7 +156,8 @@ class SchedulerBridge:
 
     def forked(self) -> None:
         """Note in a forked child that a scheduler that is running runs in the parent."""
-        self._is_of_parent |= self.running
+        if self.running:
+            _of_parent.add(self.scheduler)
 
     def warn_when_started(self, warn: Callable[[], None]) -> None:
         """Call `warn` when the owner of the scheduler starts it."""
@@ -244,6 +248,7 @@ class SchedulerBridge:
 
         self.scheduler.add_listener(in_event, EVENT_SCHEDULER_STARTED)
         self.scheduler.start(paused=True)
+        self._steady.is_halted = False
         self._steady.release(self)
         for error in errors:
             raise error
@@ -280,6 +285,7 @@ class SchedulerBridge:
             # due now would be moved on in its store without having run, or would end the thread. Skip that.
             self._steady.is_halted = True
             self.scheduler.shutdown(wait=False)
+            self._steady.is_halted = self.kind == BLOCKING  # whose loop is still on its way out
         elif self.loop.is_running():  # the loop shuts it down, some time after the call
             down = threading.Event()
             self.scheduler.add_listener(shut := lambda _: down.set(), EVENT_SCHEDULER_SHUTDOWN)

@@ -61,7 +61,7 @@ def described(error: BaseException) -> str:
     """The error as ``"ValueError: text"``, even where its own text cannot be had."""
     try:
         return f"{type(error).__name__}: {without_passwords(str(error))}"
-    except Exception:  # noqa: BLE001 - a __str__ that raises
+    except BaseException:  # noqa: BLE001 - a __str__ that raises
         return type(error).__name__
 
 
@@ -143,12 +143,13 @@ class _Bound(Mapping[str, Any]):
 
 # -- what comes from outside ------------------------------------------------------------------------------------------
 
-_PASSWORD = re.compile(r"""(://[^\s:/@'"]{0,200}:)[^\s'"]{1,500}@""")
+_PASSWORD = re.compile(r"""(://[^\s:/@'"]{0,9999}:)[^\s'"]{1,9999}@""")
+_IN_QUERY = re.compile(r"""([?&][\w-]*(?:pass|pwd|secret|token)[\w-]*=)[^\s&'"]+""", re.IGNORECASE)
 
 
 def without_passwords(text: str) -> str:
     """The text, with ``***`` for the password of each URL in it."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 def printable(text: str) -> str:

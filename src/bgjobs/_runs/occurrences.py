@@ -152,6 +152,8 @@ class Occurrences:
         if (job := self.jobs.get(key)) is not None:
             with job.lock:
                 job.tally.counts[outcome] += times
+                if outcome == status.REFUSED:
+                    job.tally.refused_since = job.tally.refused_since or time.monotonic()
 
     def pause(self, job: RegisteredJob) -> None:
         """Note that the job is paused."""
@@ -160,6 +162,8 @@ class Occurrences:
 
     def resume(self, job: RegisteredJob) -> None:
         """Note that the job is resumed, and how many runs the pause has cost."""
+        if job.schedule is not None:
+            job.schedule.resumed = True
         if job.schedule is not None and job.schedule.paused_at is not None:
             lost = job.schedule.resume()
             self._count(job.key, status.PAUSED, lost)

@@ -2,9 +2,9 @@
 
 An occurrence takes one way through here, in its owner:
 
-    perform   closing? ran already? overlap?         -> skipped with a reason, or: scope, action, outcome
-              the outcome is known                   -> counted, logged
-    settle    on_exception, the scope is closed      -> the observers hear of the run; a drain that waits is woken
+    perform   submitted before? closing? paused? overlap?  -> skipped with a reason, or: scope, action, outcome
+              the outcome is known                         -> counted, logged
+    settle    on_exception, the scope is closed            -> the observers hear of it; a drain that waits is woken
 
 Locks are held for changes of memory only. What can raise or block (a log call, an observer) is called outside them.
 """
@@ -73,14 +73,16 @@ class Registry(Occurrences):
     def remove(self, job: RegisteredJob) -> None:
         """Forget a job, unless another one has its key by now."""
         if self.jobs.get(job.key) is job:
-            self._removed[job.key] = self.jobs.pop(job.key)
+            self.jobs.pop(job.key)
+            with job.lock:  # a run in progress keeps its own job alive, which may be an earlier one of that key
+                self._removed[job.key] = job.running[0].job if job.running else job
 
     def after_removed(self, job: RegisteredJob, start: Callable[[], object]) -> bool:
         """Call `start` when the run of a removed job with the same key has ended. Returns False where there is none."""
         with job.lock:
             former = next((run for run in job.running if run.job is not job), None)
             if former is not None:
-                former.followers = (*former.followers, start)
+                former.followers = (*former.followers, (job, start))
         return former is not None
 
     def job(self, key: str) -> RegisteredJob:
@@ -151,6 +153,7 @@ class Registry(Occurrences):
             if run.is_live:
                 job.running.append(run)
                 job.tally.started_at = time.time()
+                job.tally.refused_since = None
         if not run.is_live:
             return self._overlap(job, run.kind, run.scheduled_at)
         self._live.add(run)
@@ -171,9 +174,10 @@ class Registry(Occurrences):
             log.observe(run.report())
         if run.overlaps > 1:
             log.warning(f"job {run.key!r} was skipped {run.overlaps} times during this run", run)
-        for start in run.followers:
+        for job, start in run.followers:
             try:
-                start()
+                if self.jobs.get(job.key) is job:
+                    start()
             except Exception as raised:  # noqa: BLE001 - what a job store raises
                 log.failure(f"the immediate run of job {run.key!r} could not be made:", raised)
 
@@ -203,8 +207,12 @@ class Registry(Occurrences):
 
     def problems(self) -> list[str]:
         """A sentence for each job that should have run, and does not, and for each handler that does not end."""
-        late = {job.key: job.schedule.overdue() for job in list(self.jobs.values()) if job.schedule}
-        found = [f"job {key!r} is overdue by {seconds:.0f} s" for key, seconds in late.items() if seconds is not None]
+        found = []
+        for job in list(self.jobs.values()):
+            if job.schedule is not None and (late := job.schedule.overdue()) is not None:
+                found.append(f"job {job.key!r} is overdue by {late:.0f} s")
+            if (since := job.tally.refused_since) is not None and time.monotonic() - since > waits.overdue:
+                found.append(f"job {job.key!r} does not start: its executor takes no more work")
         return found + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
 
     def is_inside_a_run(self) -> bool:
@@ -222,6 +230,7 @@ class Registry(Occurrences):
         """Forget the parent's runs in a forked child; another thread may have held any lock at that moment."""
         self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
         alarm.forked()
+        self._removed.clear()
         for job in self.jobs.values():
             job.lock, job.running = threading.Lock(), []
 

@@ -94,7 +94,7 @@ class Run:
     reason: str | None = None  #: more about the outcome
     seconds = 0.0  #: until the outcome was known
     freed: Callable[[], object] | None = None  #: called when the action has ended, so that it may be submitted again
-    followers: tuple[Callable[[], object], ...] = ()  #: called after that
+    followers: tuple[tuple[RegisteredJob, Callable[[], object]], ...] = ()  #: called after that, while registered
     is_repeated = False  #: whether an executor was asked for this run before
     _handler_until: float | None = None  #: when ``on_exception`` is to have ended, while it is called
     _late = False
@@ -128,14 +128,19 @@ class Run:
         except BaseException as raised:  # noqa: BLE001 - it is the outcome
             error = raised
             self._fail(raised)
-        with self.job.lock:  # the overlap guard ends with the action
-            self.job.running.remove(self)
-        if self.freed is not None:
-            self.freed()
+        finally:
+            self._free()
         if self.error is None and self._leave is not None:
             await self._close(calls, error)
         self.seconds = time.monotonic() - self.started
         error = None  # its traceback leads here
+
+    def _free(self) -> None:
+        """The overlap guard, and that of APScheduler, end with the action."""
+        with self.job.lock:
+            self.job.running.remove(self)
+        if self.freed is not None:
+            self.freed()
 
     @property
     def is_to_settle(self) -> bool:
@@ -283,7 +288,7 @@ class Run:
         self.error = without_our_frames(error)
         try:
             self._handler = self.target.handler(self._instance)
-        except Exception as raised:  # noqa: BLE001 - a class whose __getattr__ raises
+        except BaseException as raised:  # noqa: BLE001 - a class whose __getattr__ raises
             log.failure(f"on_exception of job {self.key!r} cannot be looked up:", raised, self)
         if not self._is_resolved:
             self.reason = "no instance could be made, so there is no on_exception to call"

@@ -36,6 +36,7 @@ class Tally:
         finished_at: When the latest run ended; seconds since the epoch.
         outcome: How it ended.
         error: The error of the latest failed run.
+        refused_since: When an executor first took no more work since the latest run started (`time.monotonic`).
         counts: How often each outcome and each reason occurred.
     """
 
@@ -43,6 +44,7 @@ class Tally:
     finished_at: float | None = None
     outcome: str | None = None
     error: str | None = None
+    refused_since: float | None = None
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
@@ -59,12 +61,14 @@ class Schedule:
         expected: The next fire time (UTC); ``None`` where it is not known or there is none.
         ticked_at: The latest fire time that APScheduler came with (UTC); its run may still wait for a thread.
         paused_at: Since when the job is paused; ``None`` where it is not.
+        resumed: Whether it was resumed while cold, so that a pause in a job store is over.
     """
 
     entry: Any = None
     expected: datetime | None = None
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
+    resumed = False
 
     def __init__(self, trigger: Any, following: Following | None = None) -> None:
         self.trigger = trigger
@@ -117,7 +121,7 @@ class Schedule:
 
     def pause(self) -> bool:
         """Note that the job is paused. Returns False where it was before."""
-        before, self.paused_at = self.paused_at, self.paused_at or datetime.now(UTC)
+        before, self.paused_at, self.resumed = self.paused_at, self.paused_at or datetime.now(UTC), False
         return before is None
 
     def lost(self) -> int:

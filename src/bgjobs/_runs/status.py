@@ -78,8 +78,8 @@ class JobStatus:
         outcomes: How many runs ended in each of the four ways.
         not_run: How many occurrences were skipped, by reason: ``"overlapped"`` (an earlier run was in progress),
             ``"missed"`` (later than its grace time), ``"coalesced"`` (one later run stands for it), ``"paused"``,
-            ``"closing"``, ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (this occurrence ran
-            already), ``"refused"`` (its executor took no more work).
+            ``"closing"``, ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (its job store came
+            with it again), ``"refused"`` (its executor took no more work).
     """
 
     key: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
@@ -69,13 +70,12 @@ def in_daemon_thread(func: Callable[[], T]) -> futures.Future[T]:
     return future
 
 
-def within(seconds: float, func: Callable[[], object]) -> bool:
-    """Call `func` in a thread of its own, and raise what it raises. Returns False if it is not done in that time."""
+def within(deadline: float, func: Callable[[], T]) -> futures.Future[T]:
+    """Call `func` in a thread of its own, wait for it until then, but a moment at least, and raise what it raises."""
     future = in_daemon_thread(func)
-    if not futures.wait([future], seconds).done:
-        return False
-    future.result()
-    return True
+    if futures.wait([future], max(0.05, deadline - time.monotonic())).done:
+        future.result()
+    return future
 
 
 class LoopThread:
@@ -126,7 +126,12 @@ class LoopThread:
             return
         with runner:
             made.set_result(loop)
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                except BaseException:  # noqa: BLE001 - a SystemExit of a task that a job has started; asyncio tells of it
+                    continue
+                break
 
 
 def wait_in_thread(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
