@@ -1,4 +1,4 @@
-"""CLAIMS: where replicas agree that each occurrence of a job runs once. Nothing here knows jobs or runs."""
+"""CLAIMS: where replicas agree that each occurrence of a job runs once. Only the keeper knows jobs and runs."""
 
 from __future__ import annotations
 
