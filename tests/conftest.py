@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from bgjobs._runs.threads import waits as times  # no public name: users have `shutdown_timeout` alone
-from servers import database, postgresql_server, redis_server
+from servers import database, postgresql_server, redis_server, redis_url
 from stage import KINDS, Records
 
 
@@ -91,3 +91,9 @@ def _redis_server() -> Generator[dict[str, Any]]:
     """What a Redis client takes to connect to a server."""
     with redis_server() as arguments:
         yield arguments
+
+
+@pytest.fixture(name="redis")
+def _redis(redis_server: dict[str, Any]) -> str:
+    """The URL of a Redis server; others may use it, too."""
+    return redis_url(redis_server)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import pytest
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 
 #: A server to use instead of one of our own; its user must be allowed to create databases.
 POSTGRESQL_URL = os.environ.get("BGJOBS_TEST_POSTGRESQL_URL")
@@ -88,13 +91,72 @@ def redis_server() -> Generator[dict[str, Any]]:
     if binary is None:
         pytest.skip("Redis is not installed; set BGJOBS_TEST_REDIS_URL")
     with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as directory:
-        path = f"{directory}/redis.sock"
-        command = [binary, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", directory]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            with Redis(unix_socket_path=path, retry=Retry(ConstantBackoff(0.05), 400)) as client:
+            with Redis(port=port, retry=Retry(ConstantBackoff(0.05), 400)) as client:
                 client.ping()
-            yield {"unix_socket_path": path}
+            yield {"host": "127.0.0.1", "port": port, "username": None, "password": None}
         finally:
             server.kill()
             server.wait()
+
+
+def redis_url(server: dict[str, Any]) -> str:
+    """The URL of that server."""
+    where = URL.create("redis", server["username"], server["password"], server["host"], server["port"], "0")
+    return where.render_as_string(hide_password=False)
+
+
+class Proxy:
+    """Stands between a client and a server, and cuts connections as a network does."""
+
+    def __init__(self, url: str) -> None:
+        self._server = make_url(url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._cut = threading.Event()
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, through here."""
+        where = self._server.difference_update_query(["host"]).set(
+            host="127.0.0.1", port=self._listener.getsockname()[1]
+        )
+        return where.render_as_string(hide_password=False)
+
+    def lose_next_answer(self) -> None:
+        """The next question reaches the server; the connection is cut in place of the answer."""
+        self._cut.set()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._carry, args=(client, self._connect()), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        folder = self._server.query.get("host")
+        if folder is None:
+            return socket.create_connection((self._server.host, self._server.port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{folder}/.s.PGSQL.{self._server.port or 5432}")
+        return server
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server, suppress(OSError):
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                data = readable[0].recv(65536)
+                if not data or (readable[0] is server and self._cut.is_set()):
+                    break
+                (client if readable[0] is server else server).sendall(data)
+        self._cut.clear()

@@ -24,6 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PUBLIC = sorted(bgjobs.__all__)
 ERRORS = [name for name in PUBLIC if name.endswith("Error")]
 BUILTINS = {
+    "ClaimStoreError": ConnectionError,
     "ConfigurationError": ValueError,
     "CronFormatError": ValueError,
     "DuplicateJobError": ValueError,

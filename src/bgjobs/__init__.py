@@ -6,6 +6,7 @@ from . import _settings
 from ._apscheduler.trigger import CronExpression, cron_trigger_arguments
 from ._errors import (
     BgjobsError,
+    ClaimStoreError,
     ConfigurationError,
     CronFormatError,
     DuplicateJobError,
@@ -43,6 +44,7 @@ __all__ = [
     "BgjobsError",
     "CancellationToken",
     "Cancelled",
+    "ClaimStoreError",
     "ConfigurationError",
     "CronExpression",
     "CronFormatError",

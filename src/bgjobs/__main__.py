@@ -186,7 +186,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
 
     lifecycle, registry, timeout = jobs._lifecycle, jobs._lifecycle.registry, jobs._settings.shutdown_timeout
     job = registry.job(key)
-    lifecycle.check_instance(job)
+    lifecycle.checks.instance(job)
     run = registry.new_run(job, registry.new_run_id(), datetime.now(UTC))
     with on_stop_signal(lambda: threading.Thread(target=drain, name="bgjobs-close").start(), timeout + waits.exit):
         if run.target.is_coroutine:

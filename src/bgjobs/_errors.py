@@ -8,7 +8,8 @@
      ├─ DuplicateJobError    (ValueError)    a second job under one key
      ├─ UnknownJobError      (LookupError)   no job under that key
      ├─ ResolverError        (TypeError)     a resolver that returns no context manager
-     └─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
+     ├─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
+     └─ ClaimStoreError      (ConnectionError)  a claim store that does not answer
 
 Each leaf is also a builtin error, so that callers who do not know bgjobs catch it too. Its data is in attributes; its
 message says what is wrong, where, and what would be right.
@@ -106,6 +107,10 @@ class ResolverError(_KeyedError, TypeError):
 
 class LifecycleError(BgjobsError, RuntimeError):
     """A call at the wrong time or in the wrong place, such as ``close()`` inside a running event loop."""
+
+
+class ClaimStoreError(BgjobsError, ConnectionError):
+    """The store in which replicas claim their runs does not answer."""
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

@@ -189,28 +189,25 @@ class BackgroundJobs:
     def pause(self, key: str) -> None:
         """Skip the runs of a job until `resume`; a run in progress is left to finish.
 
-        One-shots that have not run yet are removed.
+        One-shots that have not run yet are removed. With a claim store this pauses the job in all replicas, and may
+        take five seconds: in a coroutine, use `asyncio.to_thread`.
 
         Raises:
             UnknownJobError: No job has this key.
+            ClaimStoreError: The claim store does not answer.
         """
         job = self._registry.job(key)
-        if rows := self._lifecycle.rows:
-            rows.pause(job)
-        else:
-            self._registry.pause(job)
+        (self._lifecycle.rows or self._registry).pause(job)
 
     def resume(self, key: str) -> None:
-        """Continue the schedule of a paused job from now on.
+        """Continue the schedule of a paused job from now on; with a claim store, in all replicas.
 
         Raises:
             UnknownJobError: No job has this key.
+            ClaimStoreError: The claim store does not answer.
         """
         job = self._registry.job(key)
-        if rows := self._lifecycle.rows:
-            rows.resume(job)
-        else:
-            self._registry.resume(job)
+        (self._lifecycle.rows or self._registry).resume(job)
 
     def remove(self, key: str) -> None:
         """Forget a job, with its one-shots; a run in progress is left to finish, with its ``on_exception``.

@@ -22,8 +22,9 @@ from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
 from ._apscheduler.stored import share
+from ._checks import Checks
 from ._cron.expression import zone
-from ._errors import BgjobsError, LifecycleError, raise_all
+from ._errors import LifecycleError
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
@@ -32,6 +33,7 @@ from ._runs.threads import LoopThread, in_daemon_thread, waits, within
 from ._signals import Stopping
 
 if TYPE_CHECKING:
+    from ._claims.keeper import Keeper
     from ._settings.model import BackgroundJobsSettings
 
 #: What `health` says of jobs that are not warm.
@@ -54,6 +56,7 @@ class Lifecycle:
         self.given = given
         self.registry = Registry(log_runs=settings.log_runs)
         self._settings = settings
+        self.checks = Checks(self.registry, settings)
         self._cold = COLD
         self._begin()
         self.timezone = self._default_timezone()
@@ -72,11 +75,12 @@ class Lifecycle:
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
         self._owners: Owners | None = None  # while warm
+        self._keeper: Keeper | None = None  # while warm, where runs are claimed
         self._closing: list[Future[Any]] = []  # the steps of the last close, which may hang in a job store
 
     def forked(self) -> None:
         """Turn cold in a forked child, without a touch to what the parent runs."""
-        _exit.kept.append((self._bridge, self._loops))
+        _exit.kept.append((self._bridge, self._loops, self._keeper))
         self._cold = FORKED if self._bridge else self._cold
         for parents in (self.rows, self._owners):
             if parents is not None:
@@ -116,7 +120,7 @@ class Lifecycle:
         """Take up a job that was registered; schedule it, where the jobs are warm."""
         bridge = self._bridge
         if bridge is not None and job.schedule is not None:
-            self._check(job, bridge)
+            self.checks.job(job, bridge)
         with self._registering:
             self.registry.add(job)
             is_warm = self._bridge is not None
@@ -132,10 +136,17 @@ class Lifecycle:
         bridge, rows = self._bridge, self.rows
         if bridge is None or rows is None:
             raise LifecycleError("run_now() needs a scheduler that is running; call warm_up() first")
-        self._check(job, bridge)
+        self.checks.job(job, bridge)
         run_id = self.registry.new_run_id()
         rows.run_once(job, run_id)
         return run_id
+
+    def check(self) -> None:
+        """Raise what `warm_up` would find wrong before it starts anything."""
+        self.checks.all(self.given or self._made(otherwise=ASYNCIO))
+
+    def _made(self, otherwise: str | None = None) -> SchedulerBridge:
+        return SchedulerBridge.make(self.kind(otherwise), self.timezone, self._settings.configuration())
 
     def health(self) -> Health:
         """See `BackgroundJobs.health`."""
@@ -146,6 +157,7 @@ class Lifecycle:
             problems = ["the scheduler is not running"]
         else:
             problems = self.registry.problems() + (rows.problems() if rows else [])
+            problems += self._keeper.problems() if self._keeper else []
         return Health(not problems, tuple(problems))
 
     # -- warming up ----------------------------------------------------------------------------------------------
@@ -161,10 +173,11 @@ class Lifecycle:
                 raise LifecycleError("the last close has not ended: a job store of the scheduler does not answer")
             bridge = self.given or self._made()
             bridge.prepare()
-            self._check_all(bridge)
+            self.checks.all(bridge)
+            keeper = self.checks.keeper(self._heard)
             with self._registering:  # who adds a job from here on schedules it himself
                 jobs = list(self.registry.jobs.values())
-                owners, rows = self._engage(bridge)
+                owners, rows = self._engage(bridge, keeper)
             try:
                 self._start(bridge, rows, jobs, warming.close)
             except BaseException:
@@ -172,8 +185,13 @@ class Lifecycle:
                     self._release(bridge, owners, rows, time.monotonic() + waits.close)
                 raise
 
-    def _engage(self, bridge: SchedulerBridge) -> tuple[Owners, Rows]:
+    def _heard(self, claimed: list[dict[str, Any]]) -> None:
+        if (rows := self.rows) is not None:
+            rows.catch_up(claimed)
+
+    def _engage(self, bridge: SchedulerBridge, keeper: Keeper | None) -> tuple[Owners, Rows]:
         self._bridge = bridge
+        self._keeper = self.registry.claims = keeper
         self._is_started = False
         self.registry.reopen()
         owners = self._owners = Owners(self.registry, self.loop, self._settings.application)
@@ -195,6 +213,8 @@ class Lifecycle:
                 self._schedule(job)
             rows.ready()
             bridge.resume()
+            if self._keeper is not None:
+                self._keeper.look()
             self._is_started = True
             warmed()
 
@@ -209,6 +229,8 @@ class Lifecycle:
         if job.schedule is None:
             log.info(f"job {job.key!r} is switched off", job.key)
             return
+        if self._keeper is not None:
+            job.schedule.share(job.key)
         job.schedule.begin()
         rows = self.rows
         if rows is not None and not rows.add(job):
@@ -246,6 +268,7 @@ class Lifecycle:
         """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
         self.rows = None
         steps = [rows.clear, bridge.stop, bridge.unlisten, owners.take_all_back, owners.release, self._loops.stop]
+        steps += [self._keeper.close] if self._keeper else []
         with ExitStack() as stack:
             stack.callback(self._forget)
             for step in reversed(steps):  # after one that hangs, the others get a moment each
@@ -256,35 +279,10 @@ class Lifecycle:
         if self.stopping.is_serving:
             _exit.abandoned.extend(self.registry.abandoned)
         self._bridge, self._cold = None, COLD
+        self._keeper = self.registry.claims = None
         self.stopping.requested.set()
 
-    # -- checks --------------------------------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Raise what `warm_up` would find wrong before it starts anything."""
-        self._check_all(self.given or self._made(otherwise=ASYNCIO))
-
-    def check_instance(self, job: RegisteredJob) -> None:
-        """Raise `InvalidJobError` unless there is a way to an instance of the job's class."""
-        if self.registry.resolver is None:
-            job.target.check_constructor(job.key)
-
-    def _made(self, otherwise: str | None = None) -> SchedulerBridge:
-        return SchedulerBridge.make(self.kind(otherwise), self.timezone, self._settings.configuration())
-
-    def _check_all(self, bridge: SchedulerBridge) -> None:
-        mistakes: list[BgjobsError] = []
-        for job in list(self.registry.jobs.values()):
-            try:
-                if job.schedule is not None:
-                    self._check(job, bridge)
-            except BgjobsError as exc:
-                mistakes.append(exc)
-        raise_all([*mistakes, *self._settings.unmatched(self.registry.jobs)], "the jobs")
-
-    def _check(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:
-        bridge.check(job)
-        self.check_instance(job)
+    # -- what the constructor asks -------------------------------------------------------------------------------
 
     def _default_timezone(self) -> tzinfo:
         if self._settings.timezone is not None or self.given is None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
 from inspect import cleandoc
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -87,6 +87,7 @@ class BackgroundJobOptions(JobDefaults):
         end_date: The latest fire time; in the job's zone.
         executor: The alias of the APScheduler executor that runs the job.
         jobstore: The alias of the APScheduler job store that keeps the job.
+        on_claim_error: What a run does while the claim store does not answer: "skip" it, or "run" it, in every replica.
     """
 
     cron: str | None = None
@@ -102,6 +103,7 @@ class BackgroundJobOptions(JobDefaults):
     end_date: datetime | None = None
     executor: str = "default"
     jobstore: str = "default"
+    on_claim_error: Literal["skip", "run"] = "skip"
 
     @field_validator("cron")
     @classmethod
@@ -115,8 +117,9 @@ class BackgroundJobOptions(JobDefaults):
     def _key_is_usable(cls, key: str | None) -> str | None:
         if key is not None and not key.strip():
             raise ConfigurationError("the key is empty; give a name that is unique among the jobs", "key")
-        if key is not None and key.endswith(":startup"):
-            raise ConfigurationError(f"the key {key!r} ends in ':startup', which marks immediate runs", "key")
+        for end, runs in ((":startup", "immediate"), (":late", "late")):
+            if key is not None and key.endswith(end):
+                raise ConfigurationError(f"the key {key!r} ends in {end!r}, which marks {runs} runs", "key")
         return key
 
     @model_validator(mode="after")
@@ -146,6 +149,7 @@ class JobOptions(TypedDict, total=False):
     end_date: datetime | str | None
     executor: str
     jobstore: str
+    on_claim_error: Literal["skip", "run"]
 
 
 class Registration(JobOptions, total=False):

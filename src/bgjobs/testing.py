@@ -97,7 +97,7 @@ async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
 def _one_run(jobs: BackgroundJobs, key: str) -> Generator[Run]:
     lifecycle = _lifecycle(jobs)
     registry, job = lifecycle.registry, lifecycle.registry.job(key)
-    lifecycle.check_instance(job)
+    lifecycle.checks.instance(job)
     if not lifecycle.is_warm:
         registry.reopen()
     try:

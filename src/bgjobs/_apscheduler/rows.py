@@ -7,7 +7,7 @@ stored one still. What the rows hold from process to process is the other half o
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from apscheduler.jobstores.base import JobLookupError
 from .._errors import DuplicateJobError
 from .._runs import log
 from .._runs.registry import Registry
-from .._runs.schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
+from .._runs.schedule import LATE, SCHEDULED, STARTUP, RegisteredJob, Schedule
 from .._runs.status import CLOSING, PAUSED, REFUSED
 from . import missed
 from .executor import Owners, fire
@@ -151,18 +151,49 @@ class Rows(Stored):
             schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
             schedule.expected = due
 
+    def catch_up(self, claimed: list[dict[str, Any]]) -> None:
+        """Make the last run of each job that all replicas have missed, once: each tries to claim it.
+
+        Args:
+            claimed: The rows of the claim store, by the keys of the jobs.
+        """
+        for row in claimed:
+            job = self._registry.jobs.get(row["key"])
+            if job is not None and job.schedule is not None:
+                job.schedule.is_held = bool(row["paused"])
+                if due := self._missed(job, job.schedule, row):
+                    job.one_shots.pop(LATE, None)
+                    self.run_once(job, LATE, due)
+
+    def _missed(self, job: RegisteredJob, schedule: Schedule, row: dict[str, Any]) -> datetime | None:
+        is_other = schedule.text != row["schedule"] or job.options.run_immediately  # whose run at warm-up does it
+        if is_other or schedule.is_paused or not row["last_fire"]:
+            return None
+        now = datetime.fromtimestamp(row["now"] / 1000, UTC)
+        due = missed.latest(schedule.following, now)
+        if schedule.trigger.jitter and due is not None:
+            if schedule.trigger.delayed(due, now) > now:  # that one is still to come
+                due = missed.latest(schedule.following, due - timedelta(milliseconds=1))
+            due = due and schedule.trigger.delayed(due, now)
+        grace = job.options.misfire_grace_time
+        if due is not None and job.options.on_claim_error == "run" and schedule.was_ticked(due):
+            return None  # it has run, without a claim
+        is_new = due is not None and round(due.timestamp() * 1000) > row["last_fire"]
+        is_late = due is not None and grace is not None and (now - due).total_seconds() > grace
+        return due if is_new and not is_late else None
+
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is not None and job.schedule.paused_at is not None:
             self._registry.skip(job.key, datetime.now(UTC), PAUSED, "the job is paused", later=True)
         elif not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
             self.run_once(job, STARTUP)
 
-    def run_once(self, job: RegisteredJob, kind: str) -> None:
-        """Add a one-shot of the job: at warm-up (`STARTUP`), or one extra run, whose id is `kind`."""
+    def run_once(self, job: RegisteredJob, kind: str, due: datetime | None = None) -> None:
+        """Add a one-shot of the job: at warm-up (`STARTUP`), `LATE`, or one extra run, whose id is `kind`."""
         self._scheduler.add_job(
             fire,
             "date",
-            run_date=datetime.now(UTC),
+            run_date=due or datetime.now(UTC),
             id=self.id_of(job.key, kind),
             jobstore=job.options.jobstore,
             misfire_grace_time=None,  # it runs however slow the start is
@@ -171,7 +202,13 @@ class Rows(Stored):
         )
 
     def pause(self, job: RegisteredJob) -> None:
-        """Pause the schedule of a job, and take back its runs that have not begun."""
+        """Pause the schedule of a job, and take back its runs that have not begun.
+
+        In the claim store, where there is one: the schedule goes on here, and each of its runs is refused there.
+        """
+        if self._registry.claims is not None:
+            self._registry.claims.pause(job, paused=True)
+            return
         self._skip(self._remove_rows(job.key, scheduled=False), PAUSED, "the job was paused first")
         with suppress(JobLookupError):  # finished, or removed by somebody else
             self._scheduler.pause_job(self.id_of(job.key))
@@ -180,6 +217,10 @@ class Rows(Stored):
 
     def resume(self, job: RegisteredJob) -> None:
         """Resume the schedule of a job."""
+        if self._registry.claims is not None:
+            self._registry.claims.pause(job, paused=False)
+            if job.schedule is None or job.schedule.paused_at is None:
+                return  # else it was paused while cold
         row = None
         with suppress(JobLookupError):
             row = self._scheduler.resume_job(self.id_of(job.key))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property, lru_cache
+from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -93,6 +94,8 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
         ConfigurationError: One of the other arguments is wrong.
     """
 
+    seed: str | None = None  #: draws the same jitter in each replica
+
     def __init__(
         self,
         expression: str | CronExpression,
@@ -147,7 +150,7 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
             return last[2]
         found = self._search(previous_fire_time, now)
         if self.jitter:
-            return self._delayed(found, now) if found else None
+            return self.delayed(found, now) if found else None
         known = last[2] if last else None
         if known and found and known == found and known.fold == found.fold:
             found = known  # jobs that are due together get one object, and so ask the same question at their next pass
@@ -178,12 +181,16 @@ class SixFieldCronTrigger(CronTrigger):  # type: ignore[misc] # APScheduler has 
             return None
         return None if ended else found
 
-    def _delayed(self, found: datetime, now: datetime) -> datetime:
+    def delayed(self, found: datetime, now: datetime) -> datetime:
         """The fire time with jitter; before the next one, which would be lost else, and not after the end date."""
         longest, next_one = self.jitter or 0.0, self._search(found, found)
         if next_one is not None:
             longest = min(longest, (next_one.astimezone(UTC) - found.astimezone(UTC)).total_seconds() * 0.999)
-        delayed: datetime = self._apply_jitter(found.astimezone(UTC), longest, now)
+        delayed: datetime = found.astimezone(UTC)
+        if self.seed is None:
+            delayed = self._apply_jitter(delayed, longest, now)
+        else:
+            delayed += timedelta(seconds=Random(f"{self.seed} {delayed.isoformat()}").uniform(0, longest))
         if self.end_date:
             delayed = min(delayed, self.end_date)
         return delayed.astimezone(self.timezone)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from .._token import CancellationToken
 from .threads import result_of, start_task, wait_in_thread
 
 T = TypeVar("T")
@@ -54,6 +55,17 @@ class InTask:
         async with asyncio.timeout(seconds):
             return await self(func, *args)
 
+    async def wait(self, future: futures.Future[T], seconds: float) -> T:
+        """The result of a future, which is cancelled where it does not come within so many seconds."""
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(future)
+
+    async def sleep(self, token: CancellationToken, seconds: float) -> None:
+        """Let time pass, until cancellation is requested at the latest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await token.wait_async()
+
     async def close(self, leave: Leave, *error: object) -> object:
         """Leave the scope in this task."""
         left = leave(*error)
@@ -86,6 +98,17 @@ class InThread:
         """Call `func`, and cancel what is awaited in the event loop after so many seconds."""
         value = func(*args)
         return wait_in_thread(_awaited(value, seconds), self._get_loop()) if inspect.isawaitable(value) else value
+
+    async def wait(self, future: futures.Future[T], seconds: float) -> T:
+        """The result of a future, which is cancelled where it does not come within so many seconds."""
+        try:
+            return future.result(seconds)
+        finally:
+            future.cancel()
+
+    async def sleep(self, token: CancellationToken, seconds: float) -> None:
+        """Let time pass, until cancellation is requested at the latest."""
+        token.wait(seconds)
 
     async def close(self, leave: Leave, *error: object) -> object:
         """Leave the scope in this thread."""

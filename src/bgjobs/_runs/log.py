@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from .status import CANCELLED, COALESCED, FAILED, OVERTAKEN, SUCCEEDED, TIMED_OUT, RunReport
+from .status import CANCELLED, COALESCED, FAILED, OVERTAKEN, RECENT, SUCCEEDED, TIMED_OUT, RunReport
 
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
     from loguru._logger import context
@@ -34,7 +34,7 @@ except ImportError:  # pragma: no cover
 _context: ContextVar[Mapping[str, Any]] = context
 
 #: The levels of the outcomes and reasons that are no warning.
-LEVELS = {SUCCEEDED: "INFO", FAILED: "ERROR", TIMED_OUT: "ERROR", OVERTAKEN: "INFO"}
+LEVELS = {SUCCEEDED: "INFO", FAILED: "ERROR", TIMED_OUT: "ERROR", OVERTAKEN: "INFO", RECENT: "INFO"}
 
 
 class Named(Protocol):

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from .._errors import DuplicateJobError, UnknownJobError, did_you_mean
@@ -26,9 +27,22 @@ from . import alarm, log, status
 from .calls import Calls, in_task
 from .occurrences import Occurrences
 from .run import Run, enter, here
-from .schedule import SCHEDULED, STARTUP, RegisteredJob, row
-from .status import Skipped
+from .schedule import LATE, SCHEDULED, STARTUP, RegisteredJob, row
+from .status import Refused, Skipped
 from .threads import waits
+
+
+class Claims(Protocol):
+    """Where runs are claimed among replicas."""
+
+    async def claim(self, run: Run, calls: Calls) -> Refused | None:
+        """Ask for a run; ``None`` where it may begin."""
+
+    def release(self, run: Run, outcome: str, error: str | None) -> None:
+        """A run that asked has ended, or is dropped. Waits for nothing."""
+
+    def pause(self, job: RegisteredJob, *, paused: bool) -> None:
+        """Pause or resume a job in all replicas."""
 
 
 class Registry(Occurrences):
@@ -38,6 +52,7 @@ class Registry(Occurrences):
         resolver: Gives a run its scope and instance; ``None`` to call the class.
         abandoned: The runs that the last drain left behind.
         log_runs: Whether successful runs are logged.
+        claims: Where runs are claimed; ``None`` where there are no replicas, or the jobs are not warm.
     """
 
     def __init__(self, *, log_runs: bool) -> None:
@@ -45,9 +60,10 @@ class Registry(Occurrences):
         self.resolver: Resolver | None = None
         self.abandoned: list[Run] = []
         self.log_runs = log_runs
+        self.claims: Claims | None = None
         self._closing = False
         self._idle = threading.Condition()  # notified of ended runs while closing
-        self._live: set[Run] = set()  # runs that have not ended
+        self._live: set[Run] = set()  # runs that were admitted, and have not ended
         self._removed: WeakValueDictionary[str, RegisteredJob] = WeakValueDictionary()  # while their runs last
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)  # `next` is one step, which no other thread can interrupt
@@ -99,22 +115,28 @@ class Registry(Occurrences):
     # -- the way of a run ----------------------------------------------------------------------------------------
 
     def new_run(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Run:
-        """A run that is not admitted yet; its kind is `SCHEDULED`, `STARTUP`, or the id of the one extra run."""
-        return Run(job, kind, self.new_run_id() if kind in (SCHEDULED, STARTUP) else kind, scheduled_at)
+        """A run that is not admitted yet; its kind is one of three, or the id of the one extra run."""
+        return Run(job, kind, self.new_run_id() if kind in (SCHEDULED, STARTUP, LATE) else kind, scheduled_at)
 
     async def perform(self, run: Run, calls: Calls) -> None:
         """The first half: admission, and the run until its outcome is known. Raises nothing."""
         run.is_begun = True
-        skipped = self._admit(run)
-        if skipped is not None:
-            run.value = skipped
+        run.value = self._admit(run)
+        if run.value is not None:
             return
         if calls is in_task:
             run.task = asyncio.current_task()
+        self._live.add(run)
         try:
-            await run.perform(calls, self.resolver)
+            if self.claims is not None:
+                run.value = await self._claim(run, self.claims, calls)
+            run.value = run.value or self._begin(run.job, run)
+            if run.is_live:
+                await run.perform(calls, self.resolver)
         finally:  # also where the coroutine is thrown away with its loop
-            self._acted(run)
+            if run.is_live:
+                self._acted(run)
+            self._release(run)
             if not run.is_to_settle:
                 self._ended(run)
 
@@ -141,9 +163,24 @@ class Registry(Occurrences):
             return self.repeated(run.key, run.scheduled_at)
         if self._closing:
             return self.skip(run.key, run.scheduled_at, status.CLOSING, "the jobs are being closed")
-        if run.kind == SCHEDULED and job.schedule is not None and job.schedule.paused_at is not None:
+        if run.kind in (SCHEDULED, LATE) and job.schedule is not None and job.schedule.paused_at is not None:
             return self.skip(run.key, run.scheduled_at, status.PAUSED, "the job was paused first")
-        return self._begin(job, run)
+        return None
+
+    async def _claim(self, run: Run, claims: Claims, calls: Calls) -> Skipped | None:
+        """Claim the run among the replicas, or count and report why it is skipped."""
+        try:
+            refused = await claims.claim(run, calls)
+        except asyncio.CancelledError:
+            return self.skip(run.key, run.scheduled_at, status.CLOSING, "its task was cancelled before it was claimed")
+        if refused is not None:
+            return self.skip(run.key, run.scheduled_at, refused.outcome, refused.reason, quiet=refused.is_told)
+        return self._admit(run)  # again: that may have taken a while
+
+    def _release(self, run: Run) -> None:
+        if self.claims is not None and run.lease is not None:
+            error = None if run.error is None else log.described(run.error)
+            self.claims.release(run, run.outcome or status.CANCELLED, error)
 
     def _begin(self, job: RegisteredJob, run: Run) -> Skipped | None:
         """The overlap guard: it is free again when the action has ended."""
@@ -156,7 +193,6 @@ class Registry(Occurrences):
                 job.tally.refused_since = None
         if not run.is_live:
             return self._overlap(job, run.kind, run.scheduled_at)
-        self._live.add(run)
         if self._closing:  # pragma: no cover - since the look in `_admit`: the drain may not have seen this run
             run.token.request_cancellation()
         return None
@@ -182,8 +218,9 @@ class Registry(Occurrences):
                 log.failure(f"the immediate run of job {run.key!r} could not be made:", raised)
 
     def _ended(self, run: Run) -> None:
-        """The run is over, its scope closed: the one way out, whatever ended it."""
-        self.reports.ended(run.report)
+        """The run is over, its scope closed, or it did not begin: the one way out, whatever ended it."""
+        if run.is_live:
+            self.reports.ended(run.report)
         self._live.discard(run)
         run.release()
         if self._closing:

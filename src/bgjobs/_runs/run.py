@@ -48,11 +48,13 @@ class CurrentRun:
         key: The key of the job.
         run_id: Unique per run.
         scheduled_at: The fire time that APScheduler computed (in UTC); for an immediate run, when it was added.
+        fence: Greater than that of each earlier run of the job in any replica; ``None`` without a claim.
     """
 
     key: str
     run_id: str
     scheduled_at: datetime
+    fence: int | None = None
 
 
 _here: ContextVar[Run] = ContextVar("bgjobs_run")
@@ -67,7 +69,7 @@ def current_run() -> CurrentRun:
     run = here()
     if run is None or not run.is_live:
         raise LifecycleError("current_run() was called outside a run; only a job and what it calls have one")
-    return CurrentRun(run.key, run.run_id, run.scheduled_at)
+    return CurrentRun(run.key, run.run_id, run.scheduled_at, run.fence)
 
 
 def here() -> Run | None:
@@ -95,6 +97,8 @@ class Run:
     seconds = 0.0  #: until the outcome was known
     freed: Callable[[], object] | None = None  #: called when the action has ended, so that it may be submitted again
     followers: tuple[tuple[RegisteredJob, Callable[[], object]], ...] = ()  #: called after that, while registered
+    lease: str | None = None  #: the token of its claim
+    fence: int | None = None
     is_repeated = False  #: whether an executor was asked for this run before
     _handler_until: float | None = None  #: when ``on_exception`` is to have ended, while it is called
     _late = False
@@ -194,17 +198,9 @@ class Run:
     def report(self) -> RunReport:
         """What observers hear of the run."""
         started = datetime.fromtimestamp(time.time() - (time.monotonic() - self.started), UTC)
-        return RunReport(
-            self.key,
-            self.run_id,
-            self.scheduled_at,
-            started,
-            self.seconds,
-            self.outcome or CANCELLED,
-            self.reason,
-            self.error,
-            self.value if self.outcome is SUCCEEDED else None,
-        )
+        outcome, value = self.outcome or CANCELLED, self.value if self.outcome is SUCCEEDED else None
+        about = (self.key, self.run_id, self.scheduled_at, started)
+        return RunReport(*about, self.seconds, outcome, self.reason, self.error, value)
 
     # -- the scope -----------------------------------------------------------------------------------------------
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from .status import OUTCOMES, REASONS, JobStatus
 from .threads import waits
 
-#: The kinds of run: at its fire time, and the one at warm-up. Any other kind is the id of one extra run.
-SCHEDULED, STARTUP = "scheduled", "startup"
+#: The kinds of run: at its fire time, the one at warm-up, and the one that makes up for a fire time that all replicas
+#: have missed. Any other kind is the id of one extra run.
+SCHEDULED, STARTUP, LATE = "scheduled", "startup", "late"
 
 #: Gives the fire time after one, or the first from a moment on.
 Following = Callable[[datetime | None, datetime], datetime | None]
@@ -62,6 +65,7 @@ class Schedule:
         ticked_at: The latest fire time that APScheduler came with (UTC); its run may still wait for a thread.
         paused_at: Since when the job is paused; ``None`` where it is not.
         resumed: Whether it was resumed while cold, so that a pause in a job store is over.
+        is_held: Whether it is paused in all replicas, as far as this one has heard.
     """
 
     entry: Any = None
@@ -69,10 +73,16 @@ class Schedule:
     ticked_at: datetime | None = None
     paused_at: datetime | None = None
     resumed = False
+    is_held = False
 
     def __init__(self, trigger: Any, following: Following | None = None) -> None:
         self.trigger = trigger
         self.following = following
+
+    def share(self, key: str) -> None:
+        """Compute the same fire times as in other replicas, jitter included."""
+        if hasattr(self.trigger, "seed"):
+            self.trigger.seed = key
 
     def begin(self) -> None:
         """Expect the first fire time from now on."""
@@ -110,7 +120,17 @@ class Schedule:
     @property
     def is_paused(self) -> bool:
         """Whether it was paused, by us or through APScheduler itself."""
-        return self.paused_at is not None or (hasattr(self.entry, "next_run_time") and self.entry.next_run_time is None)
+        if self.paused_at is not None or self.is_held:
+            return True
+        return hasattr(self.entry, "next_run_time") and self.entry.next_run_time is None
+
+    @cached_property
+    def text(self) -> str:
+        """What it is in words, without jitter: replicas with the same text have the same fire times."""
+        plain = copy(self.trigger)
+        if getattr(plain, "jitter", None):
+            plain.jitter = None
+        return repr(plain)
 
     def next_run_time(self, now: datetime) -> datetime | None:
         """The next fire time; ``None`` while paused, and when none is left."""

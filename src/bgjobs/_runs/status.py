@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 #: How a run can end.
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
@@ -13,7 +14,11 @@ OUTCOMES = (SUCCEEDED, FAILED, TIMED_OUT, CANCELLED)
 #: Why an occurrence that was due did not run.
 OVERLAPPED, MISSED, COALESCED, PAUSED = "overlapped", "missed", "coalesced", "paused"
 CLOSING, OVERTAKEN, REPEATED, REFUSED = "closing", "overtaken", "repeated", "refused"
-REASONS = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED, REFUSED)
+CLAIMED, BUSY, PASSED, EARLY = "claimed", "busy", "passed", "early"
+RECENT, UNCLAIMED = "recent", "unclaimed"
+#: Without replicas, and among them.
+_ALONE = (OVERLAPPED, MISSED, COALESCED, PAUSED, CLOSING, OVERTAKEN, REPEATED, REFUSED)
+REASONS = (*_ALONE, CLAIMED, BUSY, PASSED, EARLY, RECENT, UNCLAIMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,20 @@ class Skipped:
     """
 
     reason: str
+
+
+class Refused(NamedTuple):
+    """A claim that was not granted.
+
+    Attributes:
+        outcome: One of `REASONS`.
+        reason: Why, in words.
+        is_told: Whether the log has said it, or is not to.
+    """
+
+    outcome: str
+    reason: str
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,10 @@ class JobStatus:
         not_run: How many occurrences were skipped, by reason: ``"overlapped"`` (an earlier run was in progress),
             ``"missed"`` (later than its grace time), ``"coalesced"`` (one later run stands for it), ``"paused"``,
             ``"closing"``, ``"overtaken"`` (an immediate run, by a scheduled one), ``"repeated"`` (its job store came
-            with it again), ``"refused"`` (its executor took no more work).
+            with it again), ``"refused"`` (its executor took no more work). With a claim store also ``"claimed"``
+            (another replica makes it), ``"busy"`` (its previous run is in progress in another one), ``"passed"`` (a
+            later one was claimed first), ``"early"`` (this machine's clock is ahead), ``"recent"`` (an immediate run,
+            by that of another replica), ``"unclaimed"`` (the claim store does not answer).
     """
 
     key: str

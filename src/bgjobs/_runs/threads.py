@@ -27,6 +27,7 @@ class Waits:
         echo: A second signal within this time counts as the same one.
         handler: For an ``on_exception`` to end, where its job has no timeout.
         overdue: For a job to start that is due, before `Health` calls that a problem.
+        claim: For a claim store to answer, and for the last releases when the jobs are closed.
         sleep: The longest sleep of a scheduler of ours, so that a suspended host or a changed clock is noticed.
     """
 
@@ -39,6 +40,7 @@ class Waits:
     echo = 0.5
     handler = 60.0
     overdue = 10.0
+    claim = 5.0
     sleep = 30.0
 
 

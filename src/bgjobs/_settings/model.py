@@ -58,6 +58,21 @@ class JobSettings(BackgroundJobOptions):
         return {name: getattr(self, name) for name in self.model_fields_set - {"job"} - _IN_CODE_ONLY}
 
 
+class ClaimSettings(BaseModel):
+    """Where replicas agree that each occurrence of a job runs once.
+
+    Attributes:
+        url: The URL of the claim store: postgresql://, redis:// or rediss://, or sqlite:/// and the path of a file for
+            the processes of one machine; none for a process that has no replicas.
+        lease: How many seconds a process that died keeps its job from running elsewhere.
+    """
+
+    model_config = JobDefaults.model_config
+
+    url: str | None = Field(default=None, min_length=1, repr=False)
+    lease: Annotated[Seconds, Field(ge=3)] = 30.0
+
+
 class BackgroundJobsSettings(BaseSettings):
     """Everything that the environment and a settings file can say about the jobs of one process.
 
@@ -78,6 +93,7 @@ class BackgroundJobsSettings(BaseSettings):
         log_runs: Whether to log successful runs too; the command line does unless this is set.
         jobstores: APScheduler's job stores, by alias.
         executors: APScheduler's executors, by alias.
+        claims: Where replicas agree that each occurrence of a job runs once.
         job_defaults: Options of jobs that do not set them.
         jobs: The jobs, by key.
 
@@ -103,6 +119,7 @@ class BackgroundJobsSettings(BaseSettings):
     log_runs: bool = False
     jobstores: Tables = Field(default={}, repr=False)
     executors: Tables = Field(default={}, repr=False)
+    claims: ClaimSettings = Field(default_factory=ClaimSettings)
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     jobs: Annotated[dict[str, JobSettings], AfterValidator(lambda jobs: ByName(jobs))] = {}
 
@@ -183,4 +200,5 @@ def _known(loc: Loc) -> Iterable[str]:
     """The settings that exist in the table that `loc` leads into."""
     if loc[0] == "jobs" and len(loc) == 3:
         return JobSettings.model_fields.keys() - _IN_CODE_ONLY
-    return (JobDefaults if loc[0] == "job_defaults" and len(loc) == 2 else BackgroundJobsSettings).model_fields
+    tables: dict[str, type[BaseModel]] = {"job_defaults": JobDefaults, "claims": ClaimSettings}
+    return (tables.get(loc[0], BackgroundJobsSettings) if len(loc) == 2 else BackgroundJobsSettings).model_fields

@@ -1,0 +1,260 @@
+"""The claims of one facade: asked for, kept alive by a heartbeat, given back when their runs have ended.
+
+The heartbeat is a thread: a task would lose its leases with an event loop that is blocked.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .._errors import ClaimStoreError
+from .._runs import log, status
+from .._runs.calls import Calls
+from .._runs.run import Run
+from .._runs.schedule import LATE, SCHEDULED, STARTUP, RegisteredJob
+from .._runs.threads import waits
+from .line import Line, in_thread
+from .store import Answer, Ask, ClaimStore, Kind
+
+#: Milliseconds: how far a fire time may lie in the store's future, for how long a run waits that is earlier still, and
+#: within which time the starts of replicas count as one.
+AHEAD, LONGEST_WAIT, WINDOW = 5_000, 60_000, 600_000
+
+_KINDS: dict[str, Kind] = {SCHEDULED: "occurrence", LATE: "occurrence", STARTUP: "start"}
+_WORDS = {
+    status.CLAIMED: "claimed by {0.holder}",
+    status.PASSED: "a later one was claimed first, by {0.holder}; the clocks differ by more than the job's period",
+    status.BUSY: "still running on {0.holder}",
+    status.PAUSED: "the job is paused in all replicas",
+    status.EARLY: "this machine's clock is {0.ahead} ms ahead of the claim store's",
+    status.RECENT: "made at the start of another replica, {0.holder}",
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A lease: of which run, under which key, until when by our monotonic clock, and what that is by the store's."""
+
+    run: Run
+    key: str
+    until: float
+    zero: float
+
+
+class Keeper:
+    """Asks for, keeps and gives back the claims of one facade.
+
+    Args:
+        store: Where the replicas agree.
+        application: Keeps the keys of applications apart.
+        lease: Seconds for which a run is protected without a heartbeat.
+        heard: Called with all rows, by a thread of the keeper: after `look`, and when the store answers again.
+    """
+
+    def __init__(
+        self, store: ClaimStore, application: str, lease: float, heard: Callable[[list[dict[str, Any]]], object]
+    ) -> None:
+        self._store = store
+        self._prefix = f"{application}/"
+        self._lease = lease
+        self._heard = heard
+        self._holder = f"{socket.gethostname()}:{os.getpid()}"
+        self._ahead = 0.0  # milliseconds by which this machine's clock is ahead of the store's
+        self._held: dict[str, _Held] = {}  # by token
+        self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
+        self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
+        self._woken = threading.Event()  # the heartbeat is
+        self._is_closed = False
+        self._line = Line(self._changed)
+        in_thread(self._beat, "bgjobs-heartbeat")
+
+    # -- a run ---------------------------------------------------------------------------------------------------
+
+    async def claim(self, run: Run, calls: Calls) -> status.Refused | None:
+        """Claim a run, for the task or thread that owns it; ``None`` where it may begin."""
+        sent, answer = await self._ask(run, calls)
+        if answer is not None and answer.reason == status.EARLY and answer.ahead <= LONGEST_WAIT:
+            self._is_news(run, status.EARLY, None, log.warning, _WORDS[status.EARLY].format(answer))
+            await calls.sleep(run.token, answer.ahead / 1000)
+            sent, answer = await self._ask(run, calls)
+        if answer is None:
+            return self._unclaimed(run)
+        if answer.reason is not None:
+            return self._refused(run, answer)
+        run.fence = answer.fence
+        self._told.pop(run.key, None)
+        if run.job.schedule is not None and run.kind in _KINDS:
+            run.job.schedule.is_held = False
+        if answer.lost:
+            log.warning(f"job {run.key!r}: its previous run, on {answer.lost}, was lost: it never ended", key=run.key)
+        assert run.lease is not None
+        zero = answer.now - time.monotonic() * 1000
+        self._held[run.lease] = _Held(run, self._prefix + run.key, sent + self._lease, zero)
+        return None
+
+    async def _ask(self, run: Run, calls: Calls) -> tuple[float, Answer | None]:
+        """The store's answer, and when the question was sent; no answer where it does not come in time."""
+        kind = _KINDS.get(run.kind, "extra")
+        fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
+        run.lease = secrets.token_hex(8)
+        schedule = run.job.schedule
+        done, lease = self._done.get(run.key, ""), round(self._lease * 1000)
+        text = schedule.text if schedule else ""
+        key = self._prefix + run.key
+        ask = Ask(key, kind, fire, run.lease, done, self._holder, text, lease, AHEAD, WINDOW)
+        asked = self._line.submit(self._claim, ask)
+        try:
+            return await calls.wait(asked, waits.claim)
+        except ClaimStoreError:
+            return 0.0, None
+        except BaseException as error:
+            asked.add_done_callback(partial(self._give_back, ask))
+            if isinstance(error, TimeoutError):
+                self._line.silent()
+                return 0.0, None
+            raise
+
+    def _claim(self, ask: Ask) -> tuple[float, Answer]:
+        sent, wall = time.monotonic(), time.time() * 1000
+        answer = self._store.claim(ask)
+        self._ahead = wall - answer.now
+        return sent, answer
+
+    def _give_back(self, ask: Ask, asked: Future[tuple[float, Answer]]) -> None:
+        """A claim that is granted when nobody waits for it any more protects nothing."""
+        if not asked.cancelled() and asked.exception() is None and asked.result()[1].reason is None:
+            self._line.submit(self._store.release, ask.key, ask.token, 0, status.UNCLAIMED, None)
+
+    def _refused(self, run: Run, answer: Answer) -> status.Refused:
+        reason, schedule = str(answer.reason), run.job.schedule
+        text, is_told = _WORDS[reason].format(answer), True
+        if reason == status.PAUSED:
+            self._is_news(run, reason, None, log.info, text)
+            if schedule is not None:
+                schedule.is_held = True
+        elif reason in (status.BUSY, status.EARLY):
+            is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
+        else:
+            is_told = reason == status.CLAIMED
+        return status.Refused(reason, text, is_told)
+
+    def _unclaimed(self, run: Run) -> status.Refused | None:
+        run.lease = None
+        down = self._line.down or "the claim store does not answer"
+        if run.job.options.on_claim_error == "skip":
+            return status.Refused(status.UNCLAIMED, down)
+        self._is_news(run, status.UNCLAIMED, None, log.warning, "runs without a claim, in each replica")
+        return None
+
+    def _is_news(
+        self, run: Run, reason: str, since: int | None, tell: Callable[..., object] | None = None, text: str = ""
+    ) -> bool:
+        """Whether the log has not said this of the job yet; it is told, then."""
+        is_news = self._told.get(run.key) != (reason, since)
+        self._told[run.key] = (reason, since)
+        if is_news and tell is not None:
+            tell(f"job {run.key!r}: {text}", key=run.key)
+        return is_news
+
+    def release(self, run: Run, outcome: str, error: str | None) -> None:
+        """A run that asked for a claim has ended, or is dropped. Waits for nothing."""
+        if run.lease is None or run.fence is None:
+            return
+        held, ticked = self._held.pop(run.lease, None), run.job.schedule and run.job.schedule.ticked_at
+        fire = round(ticked.timestamp() * 1000) if ticked else 0
+        if held is None or fire > held.zero + time.monotonic() * 1000:  # our clock may be ahead: that is not due yet
+            fire = 0
+        self._done[run.key] = run.lease
+        self._line.submit(self._store.release, self._prefix + run.key, run.lease, fire, outcome, error)
+
+    # -- all replicas --------------------------------------------------------------------------------------------
+
+    def pause(self, job: RegisteredJob, *, paused: bool) -> None:
+        """Pause or resume a job in all replicas.
+
+        Raises:
+            ClaimStoreError: The store does not answer.
+        """
+        self._line.answer(self._line.submit(self._store.pause, self._prefix + job.key, paused), waits.claim)
+        if job.schedule is not None:
+            job.schedule.is_held = paused
+        log.info(f"job {job.key!r} is {'paused' if paused else 'resumed'} in all replicas", job.key)
+
+    def look(self) -> None:
+        """Have a thread read all rows, and tell of them."""
+        self._line.submit(self._store.rows, self._prefix).add_done_callback(self._looked)
+
+    def _looked(self, found: Future[list[dict[str, Any]]]) -> None:
+        if found.cancelled() or found.exception() is not None:
+            return
+        try:
+            self._heard([{**row, "key": row["key"].removeprefix(self._prefix)} for row in found.result()])
+        except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
+            log.failure("what all replicas have missed cannot be made up for:", error)
+
+    def _changed(self, is_down: bool) -> None:
+        if is_down:
+            self._woken.set()
+        else:
+            self.look()
+
+    def problems(self) -> list[str]:
+        """What is wrong, from memory."""
+        ahead = f"this machine's clock is {self._ahead / 1000:.1f} s ahead of the claim store's"
+        return ([self._line.down] if self._line.down else []) + ([ahead] if self._ahead > AHEAD else [])
+
+    def close(self) -> None:
+        """Give the last releases their time, and everything back."""
+        self._is_closed = True
+        self._woken.set()
+        self._line.close()
+        self._store.close()
+
+    # -- the heartbeat -------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        while not self._is_closed:
+            self._woken.wait(max(0.05, min(1.0 if self._line.down else self._lease / 3, self._left())))
+            self._woken.clear()
+            try:
+                if (self._held or self._line.down) and not self._is_closed:
+                    self._renew(dict(self._held))
+            except Exception as error:  # noqa: BLE001 - the heartbeat goes on, whatever a log or a token raises
+                log.failure("the heartbeat of the claims raised", error)
+
+    def _left(self) -> float:
+        """The seconds until the first lease is nearly over that its run cannot do without."""
+        needed = (held.until for held in list(self._held.values()) if held.run.job.options.on_claim_error == "skip")
+        return min(needed, default=1e9) - self._lease / 10 - time.monotonic()
+
+    def _renew(self, held: dict[str, _Held]) -> None:
+        sent, kept = time.monotonic(), None
+        leases = [(lease.key, token) for token, lease in held.items()]
+        with suppress(ClaimStoreError):
+            if held:
+                asked = self._line.submit(self._store.renew, leases, round(self._lease * 1000))
+                kept = self._line.answer(asked, min(waits.claim, self._left()))
+            else:
+                self._line.answer(self._line.submit(self._store.rows, self._prefix), waits.claim)
+        for token, lease in held.items():
+            if kept is not None and token in kept:
+                lease.until = sent + self._lease
+            elif kept is not None or (
+                lease.run.job.options.on_claim_error == "skip" and time.monotonic() >= lease.until - self._lease / 10
+            ):
+                self._lose(token, lease.run)
+
+    def _lose(self, token: str, run: Run) -> None:
+        if self._held.pop(token, None) is not None:
+            log.warning(f"job {run.key!r} has lost its lease and is cancelled (run {run.run_id})", run)
+            run.cancel()
