@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from bgjobs import ClaimStoreError, ConfigurationError
 from bgjobs._claims import Answer, Ask, ClaimStore, open_store  # users have `[claims] url` alone
-from servers import Proxy
+from servers import Proxy, pgbouncer
 from stage import LIMIT, until
 
 SECOND, MINUTE, HOUR = 1000, 60_000, 3_600_000
@@ -479,6 +479,13 @@ def test_an_old_connection_does_not_fail_the_next_call(postgresql: str) -> None:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         execute(postgresql, f"{ended} AND pid <> pg_backend_pid()")
         assert [desk.answer(str(at), at, done=str(at - 1)).reason for at in (1, 2, 3)] == [None] * 3
+
+
+def test_pgbouncer_may_change_connections_between_transactions(postgresql: str) -> None:
+    """Nothing is left in a session for the next claim, prepared statements included."""
+    with pgbouncer(postgresql) as url, opened(url) as desk:
+        grants = contend(desk)
+        assert [at for at, _ in grants] == sorted({at for at, _ in grants})
 
 
 def test_a_table_that_was_dropped_is_made_again(postgresql: str) -> None:
