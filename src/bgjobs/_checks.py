@@ -5,17 +5,24 @@ The claims are imported where the settings name a store: without one they cost n
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._apscheduler.scheduler import SchedulerBridge
 from ._errors import BgjobsError, ConfigurationError, raise_all
+from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob, Schedule
 
 if TYPE_CHECKING:
     from ._claims import ClaimStore
     from ._claims.keeper import Keeper
+
+
+#: In which module and function of its web server a worker lives: it has them on its stack.
+_WORKER_OF = {"gunicorn.arbiter": "spawn_worker", "uvicorn.supervisors.multiprocess": "target"}
 
 
 class Settings(Protocol):
@@ -52,10 +59,19 @@ class Checks:
 
         return open_store(self._settings.claims.url)
 
-    def keeper(self, heard: Callable[[list[dict[str, Any]]], object]) -> Keeper | None:
-        """What claims the runs; ``None`` where the settings name no store."""
+    def keeper(self, heard: Callable[[list[dict[str, Any]]], object], *, serves_jobs_only: bool) -> Keeper | None:
+        """What claims the runs; ``None`` where the settings name no store.
+
+        Then a process that may serve the web beside its jobs is warned of its likes.
+        """
         store = self._store()
         if store is None:
+            if not serves_jobs_only and (sign := _several_workers()):
+                log.warning(
+                    f"{sign}, and there is no claim store: each worker runs every job. Set claims.url, so that each "
+                    "occurrence runs once (see docs/replicas.md), or have one process for the jobs alone, started with "
+                    "`bgjobs run`, and no warm-up in the workers"
+                )
             return None
         from ._claims.keeper import Keeper
 
@@ -112,4 +128,17 @@ def _not_shared(schedule: Schedule) -> str:
             "without a start_date an IntervalTrigger counts from the start of each process; with a claim store, give "
             "one of whole seconds, such as start_date='2026-01-01'"
         )
+    return ""
+
+
+def _several_workers() -> str:
+    """What shows that this process is one of several workers; nothing where nothing does."""
+    number = os.environ.get("WEB_CONCURRENCY", "")
+    if number.isdecimal() and number.lstrip("0") not in ("", "1"):
+        return f"WEB_CONCURRENCY is {number}"
+    for frame, _ in traceback.walk_stack(None):
+        name = frame.f_globals.get("__name__", "")
+        # An arbiter of gunicorn knows how many workers it keeps; uvicorn has no supervisor for one.
+        if _WORKER_OF.get(name) == frame.f_code.co_name and getattr(frame.f_locals["self"], "num_workers", 2) > 1:
+            return f"this is one of several workers of {name.partition('.')[0]}"
     return ""

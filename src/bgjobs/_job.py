@@ -158,6 +158,9 @@ class Target:
 
 # -- checks ----------------------------------------------------------------------------------------------------------
 
+#: How the tasks of Celery, taskiq and Dramatiq are enqueued, and what else such a task has.
+_ENQUEUE = {"delay": "apply_async", "kiq": "kicker", "send": "send_with_options"}
+
 
 def _no_job(job: object) -> str:
     name = type(job).__name__
@@ -166,6 +169,11 @@ def _no_job(job: object) -> str:
             f"an instance of {name} is no job, since every run gets a fresh one; give the class {name}, or "
             f"functools.partial({name}, ...) with its constructor arguments"
         )
+    task = job.func if isinstance(job, functools.partial) else job
+    if enqueue := next(
+        (method for method, other in _ENQUEUE.items() if hasattr(task, method) and hasattr(task, other)), None
+    ):
+        return f"{named(job)} is a task, which is no job; give its method .{enqueue}, which enqueues it, and a key"
     return f"{named(job)} is no job; give a class with action_to_do, a function, or a functools.partial of either"
 
 

@@ -174,7 +174,8 @@ class Lifecycle:
             bridge = self.given or self._made()
             bridge.prepare()
             self.checks.all(bridge)
-            keeper = self.checks.keeper(self._heard)
+            serves_jobs_only = self.stopping.is_serving or bridge.kind == BLOCKING
+            keeper = self.checks.keeper(self._heard, serves_jobs_only=serves_jobs_only)
             with self._registering:  # who adds a job from here on schedules it himself
                 jobs = list(self.registry.jobs.values())
                 owners, rows = self._engage(bridge, keeper)
