@@ -176,6 +176,8 @@ class Rows(Stored):
                 due = missed.latest(schedule.following, due - timedelta(milliseconds=1))
             due = due and schedule.trigger.delayed(due, now)
         grace = job.options.misfire_grace_time
+        if due is not None and job.options.on_claim_error == "run" and schedule.was_ticked(due):
+            return None  # it has run, without a claim
         is_new = due is not None and round(due.timestamp() * 1000) > row["last_fire"]
         is_late = due is not None and grace is not None and (now - due).total_seconds() > grace
         return due if is_new and not is_late else None

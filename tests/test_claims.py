@@ -1,0 +1,369 @@
+"""Claims inside one process, where several facades on schedulers of their own stand for the replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from apscheduler.events import EVENT_JOB_SUBMITTED
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from bgjobs import (
+    BackgroundJobs,
+    BackgroundJobsSettings,
+    CancellationToken,
+    ClaimStoreError,
+    ConfigurationError,
+    CronExpression,
+    current_run,
+)
+from bgjobs._claims import open_store  # users have the command line
+from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
+
+EVERY_SECOND = "* * * * * *"
+
+
+@pytest.fixture(name="url")
+def _url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/claims.db"
+
+
+def replica(url: str, scheduler: Any = None, **settings: Any) -> BackgroundJobs:
+    """A facade whose runs are claimed there."""
+    claims = {"url": url, "lease": 3}
+    return BackgroundJobs(scheduler, settings=BackgroundJobsSettings(claims=claims, env_file=None, **settings))
+
+
+@contextmanager
+def away(url: str) -> Generator[None]:
+    """The store does not answer."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def claimed(url: str, key: str = "k") -> dict[str, Any]:
+    """The row of a job."""
+    with closing(open_store(url)) as store:
+        return next(iter(store.rows(f"bgjobs/{key}")), {})
+
+
+def is_counted(jobs: BackgroundJobs, **numbers: int) -> bool:
+    """Whether that is what became of the runs."""
+    return counts(jobs, "k") == numbers
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name in ("bgjobs-claims", "bgjobs-heartbeat")}
+
+
+# -- what is refused, and what it costs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cron": EVERY_SECOND, "max_instances": 2}, "a job has one run at a time, so max_instances must be 1"),
+        (
+            {"trigger": Times(datetime.now(UTC))},
+            "give cron, a CronTrigger without jitter, or an IntervalTrigger with a",
+        ),
+        ({"trigger": CronTrigger(hour=3, jitter=5)}, "a CronTrigger without jitter"),
+        (
+            {"trigger": IntervalTrigger(seconds=5)},
+            "without a start_date an IntervalTrigger counts from the start of each",
+        ),
+    ],
+)
+def test_what_replicas_would_not_agree_on_is_refused(url: str, options: dict[str, Any], message: str) -> None:
+    """At the warm-up, with what would be right."""
+    jobs = replica(url).add_background_job(nothing, key="k", **options)
+    with pytest.raises(ConfigurationError, match=f"job 'k': .*{message}"):
+        jobs.warm_up()
+    assert not threads()
+
+
+def test_a_persistent_job_store_is_refused(url: str, tmp_path: Path) -> None:
+    """The claim store remembers what ran."""
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": stored(tmp_path)})
+    jobs = replica(url, scheduler).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with pytest.raises(ConfigurationError, match="the job store must be in memory"):
+        jobs.warm_up()
+
+
+@pytest.mark.parametrize("options", [{"trigger": CronTrigger(hour=3)}, {"cron": NIGHTLY, "jitter": 5}])
+def test_what_they_agree_on_is_accepted(url: str, options: dict[str, Any]) -> None:
+    """Jitter of a cron expression is the same in each replica."""
+    trigger = IntervalTrigger(hours=1, start_date="2026-01-01")
+    jobs = replica(url).add_background_job(nothing, key="k", **options)
+    with jobs.add_background_job(nothing, key="l", trigger=trigger).add_background_job(nothing, key="m", cron="-"):
+        assert jobs.health()
+        jobs.run_now("m")
+        until(lambda: counts(jobs, "m") == {"succeeded": 1})
+    assert not threads()
+
+
+def test_a_url_that_names_no_store_is_a_mistake_without_it(url: str) -> None:
+    """Beside those of the jobs; no secret is shown anywhere."""
+    jobs = replica("mysql://me:hush@host/db").add_background_job(nothing, key="k", trigger=IntervalTrigger(seconds=5))
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        jobs.warm_up()
+    settings = BackgroundJobsSettings(claims={"url": "postgresql://me:hush@host/db"}, env_file=None)
+    assert "hush" not in f"{caught.value} {settings!r} {settings}"
+    with pytest.raises(ConfigurationError, match=r"argument claims\.lease") as caught:
+        BackgroundJobsSettings(claims={"url": "postgresql://me:hush@host/db", "lease": 2}, env_file=None)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="did you mean 'lease'"):
+        BackgroundJobsSettings(claims={"url": url, "leas": 2}, env_file=None)
+
+
+def test_without_a_store_there_is_no_thread_and_no_fence() -> None:
+    """And nothing is imported (`tests/test_packaging.py` would see it in the time of a start)."""
+    fences = Waiter()
+    jobs = BackgroundJobs(settings=BackgroundJobsSettings(env_file=None))
+    with jobs.add_background_job(lambda: fences(current_run().fence), key="k", cron=EVERY_SECOND):
+        assert fences.wait() == [None]
+        assert not threads()
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_jitter_is_the_same_for_the_same_key() -> None:
+    """And no other one: the identity of an occurrence is its delayed time."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    found: dict[str, list[datetime | None]] = {}
+    for key in ("a", "b", "a"):
+        trigger = CronExpression("0 0 * * * *").trigger("UTC", jitter=600)
+        trigger.seed = key
+        found.setdefault(key, []).append(trigger.get_next_fire_time(None, now + timedelta(seconds=1)))
+    assert found["a"][0] == found["a"][1] != found["b"][0]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_each_run_has_the_next_fence_and_leaves_its_outcome(url: str, colour: str) -> None:
+    """What the row keeps is what an operator sees."""
+    fences = Waiter()
+
+    def sync() -> None:
+        fences(current_run().fence)
+        raise ValueError("boom")
+
+    async def async_() -> None:
+        sync()
+
+    jobs = replica(url).add_background_job(sync if colour == "sync" else async_, key="k", cron=NIGHTLY)
+    with jobs:
+        for n in (1, 2, 3):
+            jobs.run_now("k")
+            until(partial(is_counted, jobs, failed=n))
+    assert fences.seen == [1, 2, 3]
+    found = claimed(url)
+    assert (found["outcome"], found["error"], found["token"]) == ("failed", "ValueError: boom", None)
+
+
+def test_an_immediate_run_is_made_once(url: str, records: Any) -> None:
+    """For all replicas that start within ten minutes of one another."""
+    ran = Waiter()
+    first, second = (
+        replica(url).add_background_job(ran.__call__, key="k", cron=NIGHTLY, run_immediately=True) for _ in range(2)
+    )
+    with first:
+        ran.wait()
+        with second:
+            until(lambda: counts(second, "k") == {"recent": 1})
+    assert len(ran.seen) == 1
+    assert [text.split(": ")[1].split(",")[0] for text in records.texts("INFO")] == [
+        "made at the start of another replica"
+    ]
+
+
+def test_a_run_in_another_replica_refuses_an_extra_one(url: str, records: Any) -> None:
+    """While it has the lease; one warning during that run."""
+    started, go = Waiter(), threading.Event()
+
+    def wait() -> None:
+        started()
+        go.wait(LIMIT)
+
+    first = replica(url).add_background_job(wait, key="k", cron=NIGHTLY)
+    second = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with first, second:
+        first.run_now("k")
+        started.wait()
+        for n in (1, 2):
+            second.run_now("k")
+            until(partial(is_counted, second, busy=n))
+        go.set()
+        until(lambda: counts(first, "k"))
+        until(lambda: not claimed(url)["token"])
+        second.run_now("k")
+        until(lambda: counts(second, "k") == {"busy": 2, "succeeded": 1})
+    assert len([text for text in records.texts("WARNING") if "still running on" in text]) == 1
+
+
+def test_a_pause_holds_in_all_replicas(url: str, records: Any) -> None:
+    """So does its end, whoever asks; an extra run is made all the same. Nothing is made up for after it."""
+    first, second = (replica(url).add_background_job(nothing, key="k", cron=EVERY_SECOND) for _ in range(2))
+    with first, second:
+        first.pause("k")
+        assert row(first, "k").paused
+        until(lambda: counts(second, "k").get("paused", 0) + counts(second, "k").get("claimed", 0) >= 2)
+        ran = counts(first, "k").get("succeeded", 0) + counts(second, "k").get("succeeded", 0)
+        second.run_now("k")
+        until(lambda: counts(second, "k").get("succeeded", 0) + counts(first, "k").get("succeeded", 0) == ran + 1)
+        with replica(url).add_background_job(nothing, key="k", cron=EVERY_SECOND) as third:
+            until(lambda: row(third, "k").paused)
+        second.resume("k")
+        until(lambda: counts(first, "k").get("succeeded", 0) + counts(second, "k").get("succeeded", 0) > ran + 1)
+        until(lambda: not row(first, "k").paused or not row(second, "k").paused)
+    told = records.texts("INFO")
+    assert "job 'k' is paused in all replicas" in told
+    assert "job 'k' is resumed in all replicas" in told
+    assert not [text for text in records.texts("WARNING") if "paused" in text]
+
+
+def test_a_job_that_was_paused_while_cold_is_resumed(url: str) -> None:
+    """The pause of this replica alone, too; a job that is switched off can be paused and resumed as well."""
+    jobs = replica(url).add_background_job(nothing, key="k", cron=EVERY_SECOND)
+    jobs.add_background_job(nothing, key="off", cron="-").pause("k")
+    with jobs:
+        jobs.pause("off")
+        jobs.resume("off")
+        jobs.resume("k")
+        until(lambda: counts(jobs, "k").get("succeeded"))
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_ahead_waits_for_that_of_the_store(url: str, records: Any) -> None:
+    """Up to a minute; it is told once, and shows in `health()`."""
+    at = Waiter()
+    real = datetime.now(UTC)
+    with time_machine.travel(real + timedelta(seconds=7), tick=True):
+        jobs = replica(url).add_background_job(lambda: at(current_run().scheduled_at), key="k", cron=EVERY_SECOND)
+        with jobs:
+            until(lambda: len(records.texts("WARNING")))
+            assert "ms ahead of the claim store's" in records.texts("WARNING")[0]
+            assert not jobs.health()
+            (scheduled,) = at.wait()[:1]
+            assert "s ahead of the claim store's" in jobs.health().problems[0]
+    assert 7 <= (scheduled - real).total_seconds() < 30
+    assert claimed(url)["last_fire"] <= (scheduled + timedelta(seconds=1)).timestamp() * 1000
+
+
+def test_a_clock_that_is_absurdly_ahead_runs_nothing(url: str, records: Any) -> None:
+    """It is told once, and counted."""
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=90), tick=True):
+        jobs = replica(url).add_background_job(nothing, key="k", cron=EVERY_SECOND)
+        with jobs:
+            until(lambda: counts(jobs, "k").get("early", 0) >= 2)
+    assert not counts(jobs, "k").get("succeeded")
+    assert len([text for text in records.texts("WARNING") if "ahead" in text]) == 1
+
+
+# -- a store that does not answer --------------------------------------------------------------------------------------
+
+
+def asking(url: str, colour: str, waits: Any, **options: Any) -> tuple[BackgroundJobs, Waiter]:
+    """A replica whose store has half a second to answer, and what runs there."""
+    waits.claim = 0.5
+    ran = Waiter()
+
+    async def coroutine() -> None:
+        ran(current_run().fence)
+
+    job: Callable[..., Any] = coroutine if colour == "async" else lambda: ran(current_run().fence)
+    return replica(url).add_background_job(job, key="k", cron=NIGHTLY, **options), ran
+
+
+def test_a_claim_that_is_granted_too_late_is_given_back(url: str, colour: str, waits: Any, records: Any) -> None:
+    """The run is skipped, and the next one is not held up by it."""
+    jobs, ran = asking(url, colour, waits)
+    with jobs:
+        jobs.run_now("k")
+        ran.wait()
+        with away(url):
+            jobs.run_now("k")
+            until(lambda: counts(jobs, "k").get("unclaimed"))
+            assert not jobs.health()
+            with pytest.raises(ClaimStoreError, match="does not answer"):
+                jobs.pause("k")
+        until(lambda: claimed(url)["fence"] == 2 and not claimed(url)["token"])
+        until(jobs.health)
+        jobs.run_now("k")
+        assert ran.wait(2) == [1, 3]
+    assert len([text for text in records.texts("WARNING") if "does not answer" in text]) >= 1
+
+
+def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any, tmp_path: Path) -> None:
+    """Whatever it raises; the runs are counted."""
+    jobs = replica(url.replace("/claims.db", "/none/claims.db"))
+
+    async def coroutine() -> None:
+        """Does nothing."""
+
+    with jobs.add_background_job(coroutine if colour == "async" else nothing, key="k", cron=NIGHTLY):
+        for n in (1, 2):
+            jobs.run_now("k")
+            until(partial(is_counted, jobs, unclaimed=n))
+        assert "the claim store does not answer" in jobs.health().problems[0]
+    assert len(records.texts("WARNING")) == 1
+
+
+def test_a_run_without_a_claim_outlives_an_outage(url: str, waits: Any, records: Any) -> None:
+    """One that has a claim and may run without goes on; one that needs its claim is cancelled before its lease ends."""
+    waits.claim = 0.5
+    started, ended = Waiter(), Waiter()
+
+    def wait(cancellation_token: CancellationToken) -> None:
+        started()
+        ended((current_run().key, cancellation_token.wait(LIMIT)))
+
+    jobs = replica(url).add_background_job(wait, key="needs", cron=NIGHTLY)
+    jobs.add_background_job(wait, key="may", cron=NIGHTLY, on_claim_error="run")
+    with jobs:
+        jobs.run_now("needs")
+        jobs.run_now("may")
+        started.wait(2)
+        with away(url):
+            assert ended.wait() == [("needs", True)]
+            until(lambda: counts(jobs, "needs") == {"cancelled": 1} or counts(jobs, "needs") == {"succeeded": 1})
+        assert row(jobs, "may").running
+    assert [text for text in records.texts("WARNING") if "has lost its lease and is cancelled" in text]
+
+
+async def test_a_claim_that_is_asked_for_at_the_close_is_given_back(url: str) -> None:
+    """The task that waits for it is cancelled; nothing runs, and no lease is left."""
+    ran, scheduler = Waiter(), AsyncIOScheduler(timezone="UTC")
+
+    async def coroutine() -> None:
+        ran()
+
+    jobs = replica(url, scheduler, shutdown_timeout=0).add_background_job(coroutine, key="k", cron=NIGHTLY)
+    submitted = Waiter()
+    scheduler.add_listener(submitted, EVENT_JOB_SUBMITTED)
+    async with jobs:
+        jobs.run_now("k")
+        await eventually(lambda: counts(jobs, "k"))
+        with away(url):
+            jobs.run_now("k")
+            await eventually(lambda: len(submitted.seen) == 2)
+            close = asyncio.ensure_future(jobs.aclose())
+            await eventually(lambda: counts(jobs, "k").get("closing"))
+        await close
+    assert len(ran.seen) == 1
+    assert not claimed(url)["token"]
