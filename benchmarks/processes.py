@@ -46,8 +46,8 @@ def until(condition: Callable[[], object]) -> bool:
     return bool(found)
 
 
-def command(role: str, **arguments: Any) -> list[str]:
-    return [sys.executable, __file__, role, json.dumps(arguments)]
+def command(script: str, role: str, **arguments: Any) -> list[str]:
+    return [sys.executable, script, role, json.dumps(arguments)]
 
 
 # -- job stores -------------------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ def live(store: Store, file: str, *, is_first: bool, owner_starts: float | None)
 
 
 class Life:
-    """A process that lives as above, seen from outside."""
+    """A process that says a line when it is ready, as the one above, seen from outside."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, script: str = __file__, **arguments: Any) -> None:
         self.process = subprocess.Popen(
-            command("live", **arguments),
+            command(script, "live", **arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -297,7 +297,11 @@ def forks(way: str, count: int) -> Result:
             with ExitStack() as stack:
                 store = (file, server)[number % 2](stack)
                 done = subprocess.run(
-                    command("fork", way=way, store=store), capture_output=True, text=True, timeout=120, check=False
+                    command(__file__, "fork", way=way, store=store),
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                    check=False,
                 )
             problems = [f"exit status {done.returncode}: {done.stderr[-500:]}"] if done.returncode else []
             told = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
