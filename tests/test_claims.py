@@ -319,9 +319,10 @@ def test_a_claim_that_is_granted_too_late_is_given_back(url: str, colour: str, w
     assert len([text for text in records.texts("WARNING") if "does not answer" in text]) >= 1
 
 
+@pytest.mark.parametrize("patience", [0.2, 5.0], ids=["we-give-up", "the-driver-gives-up"])
 @pytest.mark.parametrize("grace", [None, 1])
 def test_an_occurrence_that_is_granted_too_late_runs_late(
-    redis: str, colour: str, waits: Any, grace: int | None
+    redis: str, colour: str, waits: Any, grace: int | None, patience: float
 ) -> None:
     """A server that hangs takes the claim when it wakes up: nobody else can make that run any more."""
     if REDIS_URL is not None:
@@ -341,7 +342,7 @@ def test_an_occurrence_that_is_granted_too_late_runs_late(
         server = client.info()["process_id"]
         jobs.run_now("k")
         at.wait()
-        waits.claim = 0.2
+        waits.claim = patience
         until(lambda: datetime.now(UTC) > moment - timedelta(seconds=0.5))
         os.kill(server, signal.SIGSTOP)
         try:
