@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -15,10 +18,12 @@ from typing import Any
 import pytest
 import time_machine
 from apscheduler.events import EVENT_JOB_SUBMITTED
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from redis import Redis
 
 from bgjobs import (
     BackgroundJobs,
@@ -30,6 +35,7 @@ from bgjobs import (
     current_run,
 )
 from bgjobs._claims import open_store  # users have the command line
+from servers import REDIS_URL
 from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
 
 EVERY_SECOND = "* * * * * *"
@@ -309,6 +315,45 @@ def test_a_claim_that_is_granted_too_late_is_given_back(url: str, colour: str, w
     assert len([text for text in records.texts("WARNING") if "does not answer" in text]) >= 1
 
 
+@pytest.mark.parametrize("grace", [None, 1])
+def test_an_occurrence_that_is_granted_too_late_runs_late(
+    redis: str, colour: str, waits: Any, grace: int | None
+) -> None:
+    """A server that hangs takes the claim when it wakes up: nobody else can make that run any more."""
+    if REDIS_URL is not None:
+        pytest.skip("the server is not ours to freeze")
+    at, application = Waiter(), secrets.token_hex(4)
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    settings = BackgroundJobsSettings(claims={"url": redis}, application=application, env_file=None)
+    jobs = BackgroundJobs(settings=settings)
+
+    async def coroutine() -> None:
+        at(current_run())
+
+    job: Callable[..., Any] = coroutine if colour == "async" else lambda: at(current_run())
+    cron = f"{moment.second} {moment.minute} {moment.hour} * * *"
+    jobs.add_background_job(job, key="k", cron=cron, misfire_grace_time=grace)
+    with Redis.from_url(redis) as client, jobs:
+        server = client.info()["process_id"]
+        jobs.run_now("k")
+        at.wait()
+        waits.claim = 0.2
+        until(lambda: datetime.now(UTC) > moment - timedelta(seconds=0.5))
+        os.kill(server, signal.SIGSTOP)
+        try:
+            until(partial(is_counted, jobs, succeeded=1, unclaimed=1))
+            until(lambda: datetime.now(UTC) > moment + timedelta(seconds=1.5))
+        finally:
+            os.kill(server, signal.SIGCONT)
+        until(jobs.health)
+        if grace is None:
+            late = at.wait(2)[1]
+            assert (late.scheduled_at, late.fence) == (moment, 2)
+        with closing(open_store(redis)) as store:
+            until(lambda: not store.rows(f"{application}/k")[0]["token"])
+    assert len(at.seen) == (2 if grace is None else 1)
+
+
 def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any, tmp_path: Path) -> None:
     """Whatever it raises; the runs are counted."""
     jobs = replica(url.replace("/claims.db", "/none/claims.db"))
@@ -367,3 +412,76 @@ async def test_a_claim_that_is_asked_for_at_the_close_is_given_back(url: str) ->
         await close
     assert len(ran.seen) == 1
     assert not claimed(url)["token"]
+
+
+# -- what all replicas have missed -------------------------------------------------------------------------------------
+
+
+def ran_once(url: str, **options: Any) -> None:
+    """Let a job run and be closed, and its row look as if that was long ago."""
+    jobs = replica(url).add_background_job(nothing, key="k", **options)
+    with jobs:
+        until(lambda: counts(jobs, "k").get("succeeded"))
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE bgjobs_claims SET last_fire = last_fire - 86400000")
+        connection.commit()
+
+
+LATE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "the same schedule": ({}, {}, True),
+    "in time for it": ({}, {"misfire_grace_time": 86400}, True),
+    "too late for it": ({}, {"misfire_grace_time": 1}, False),
+    "another time zone": ({}, {"timezone": "Asia/Tokyo"}, False),
+    "with jitter": ({"jitter": 1.0}, {"jitter": 2.0}, True),
+    "without claims if need be": ({}, {"on_claim_error": "run"}, True),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "late"), LATE.values(), ids=LATE)
+def test_what_was_missed_by_all_runs_late(url: str, before: dict[str, Any], after: dict[str, Any], late: bool) -> None:
+    """The latest fire time, under its own time, once; the schedule is the same."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron, **before)
+    at = Waiter()
+    until(lambda: datetime.now(UTC) > soon + timedelta(seconds=3))
+    jobs = replica(url).add_background_job(
+        lambda: at(current_run().scheduled_at), key="k", **{"cron": cron, **before, **after}
+    )
+    with jobs:
+        until(lambda: claimed(url)["last_fire"] > soon.timestamp() * 1000 - 1000 or not late)
+        if late:
+            (moment,) = at.wait()
+            assert 0 <= (moment - soon.replace(microsecond=0)).total_seconds() <= 2
+    assert len(at.seen) == late
+
+
+def test_a_late_run_that_cannot_be_made_is_told(url: str, records: Any) -> None:
+    """Whatever the scheduler raises; the others are made."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron)
+
+    class Refusing(MemoryJobStore):  # type: ignore[misc]
+        def add_job(self, job: Any) -> None:
+            if job.id.endswith(":late"):
+                raise OSError("the job store is full")
+            super().add_job(job)
+
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Refusing()})
+    until(lambda: datetime.now(UTC) > soon + timedelta(seconds=1))
+    with replica(url, scheduler).add_background_job(nothing, key="k", cron=cron):
+        until(lambda: [text for text in records.texts("ERROR") if "cannot be made up for: OSError" in text])
+
+
+def test_a_row_of_a_job_that_is_gone_is_left_alone(url: str) -> None:
+    """So is one of a job that is switched off, and one that has never run by its schedule."""
+    with replica(url).add_background_job(nothing, key="gone", cron=NIGHTLY) as jobs:
+        jobs.add_background_job(nothing, key="off", cron=NIGHTLY).add_background_job(nothing, key="k", cron=NIGHTLY)
+        for key in ("gone", "off", "k"):
+            jobs.run_now(key)
+        until(lambda: all(status.outcomes["succeeded"] for status in jobs.status()))
+    second = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with second.add_background_job(nothing, key="off", cron="-"):
+        second.run_now("k")
+        until(partial(is_counted, second, succeeded=1))

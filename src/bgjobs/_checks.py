@@ -59,7 +59,7 @@ class Checks:
 
         return open_store(self._settings.claims.url)
 
-    def keeper(self, heard: Callable[[list[dict[str, Any]]], object], *, serves_jobs_only: bool) -> Keeper | None:
+    def keeper(self, heard: Callable[[dict[str, Any]], bool], *, serves_jobs_only: bool) -> Keeper | None:
         """What claims the runs; ``None`` where the settings name no store.
 
         Then a process that may serve the web beside its jobs is warned of its likes.

@@ -58,11 +58,12 @@ class Keeper:
         store: Where the replicas agree.
         application: Keeps the keys of applications apart.
         lease: Seconds for which a run is protected without a heartbeat.
-        heard: Called with all rows, by a thread of the keeper: after `look`, and when the store answers again.
+        heard: Called with each row, by a thread of the keeper: after `look`, and when the store answers again. Returns
+            whether a late run will be made for it.
     """
 
     def __init__(
-        self, store: ClaimStore, application: str, lease: float, heard: Callable[[list[dict[str, Any]]], object]
+        self, store: ClaimStore, application: str, lease: float, heard: Callable[[dict[str, Any]], bool]
     ) -> None:
         self._store = store
         self._prefix = f"{application}/"
@@ -72,6 +73,7 @@ class Keeper:
         self._ahead = 0.0  # milliseconds by which this machine's clock is ahead of the store's
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
+        self._granted: dict[str, tuple[int, str]] = {}  # fire times and tokens that came too late, by key
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
@@ -106,10 +108,12 @@ class Keeper:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
         fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        run.lease = secrets.token_hex(8)
+        due, run.lease = self._granted.pop(run.key, (fire, ""))
+        done = run.lease or self._done.get(run.key, "")
+        if due != fire or not run.lease:
+            run.lease = secrets.token_hex(8)
         schedule = run.job.schedule
-        done, lease = self._done.get(run.key, ""), round(self._lease * 1000)
-        text = schedule.text if schedule else ""
+        text, lease = schedule.text if schedule else "", round(self._lease * 1000)
         key = self._prefix + run.key
         ask = Ask(key, kind, fire, run.lease, done, self._holder, text, lease, AHEAD, WINDOW)
         asked = self._line.submit(self._claim, ask)
@@ -131,8 +135,15 @@ class Keeper:
         return sent, answer
 
     def _give_back(self, ask: Ask, asked: Future[tuple[float, Answer]]) -> None:
-        """A claim that is granted when nobody waits for it any more protects nothing."""
-        if not asked.cancelled() and asked.exception() is None and asked.result()[1].reason is None:
+        """A claim that is granted when nobody waits for it any more: the run is made late, or the claim given back."""
+        if asked.cancelled() or asked.exception() is not None or asked.result()[1].reason is not None:
+            return
+        key, now = ask.key.removeprefix(self._prefix), asked.result()[1].now
+        self._granted[key] = (ask.fire, ask.token)  # the occurrence is ours for ever, so it is for us to make up for it
+        row = {"key": key, "schedule": ask.schedule, "paused": 0, "last_fire": ask.fire - 1, "now": now}
+        if not (ask.kind == "occurrence" and self._looked(row)):
+            self._granted.pop(key, None)
+            self._done[key] = ask.token
             self._line.submit(self._store.release, ask.key, ask.token, 0, status.UNCLAIMED, None)
 
     def _refused(self, run: Run, answer: Answer) -> status.Refused:
@@ -146,6 +157,8 @@ class Keeper:
             is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
         else:
             is_told = reason == status.CLAIMED
+            if is_told and schedule is not None and schedule.is_held:
+                self.look()  # it may have been resumed
         return status.Refused(reason, text, is_told)
 
     def _unclaimed(self, run: Run) -> status.Refused | None:
@@ -192,15 +205,20 @@ class Keeper:
 
     def look(self) -> None:
         """Have a thread read all rows, and tell of them."""
-        self._line.submit(self._store.rows, self._prefix).add_done_callback(self._looked)
 
-    def _looked(self, found: Future[list[dict[str, Any]]]) -> None:
-        if found.cancelled() or found.exception() is not None:
-            return
+        def found(rows: Future[list[dict[str, Any]]]) -> None:
+            for row in [] if rows.exception() else rows.result():
+                self._looked({**row, "key": row["key"].removeprefix(self._prefix)})
+
+        self._line.submit(self._store.rows, self._prefix).add_done_callback(found)
+
+    def _looked(self, row: dict[str, Any]) -> bool:
+        """Tell of a row. Returns whether a late run will be made."""
         try:
-            self._heard([{**row, "key": row["key"].removeprefix(self._prefix)} for row in found.result()])
+            return self._heard(row)
         except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
-            log.failure("what all replicas have missed cannot be made up for:", error)
+            log.failure(f"what all replicas have missed of job {row['key']!r} cannot be made up for:", error)
+            return False
 
     def _changed(self, is_down: bool) -> None:
         if is_down:
