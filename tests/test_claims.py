@@ -308,10 +308,14 @@ def test_a_claim_that_is_granted_too_late_is_given_back(url: str, colour: str, w
             assert not jobs.health()
             with pytest.raises(ClaimStoreError, match="does not answer"):
                 jobs.pause("k")
-        until(lambda: claimed(url)["fence"] == 2 and not claimed(url)["token"])
+            for n in range(2, 7):  # more than there are threads to ask
+                jobs.run_now("k")
+                until(partial(is_counted, jobs, succeeded=1, unclaimed=n))
+            until(lambda: "locked" in jobs.health().problems[0])
         until(jobs.health)
+        until(lambda: not claimed(url)["token"])
         jobs.run_now("k")
-        assert ran.wait(2) == [1, 3]
+        assert ran.wait(2)[1] > 1
     assert len([text for text in records.texts("WARNING") if "does not answer" in text]) >= 1
 
 
@@ -361,12 +365,60 @@ def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any,
     async def coroutine() -> None:
         """Does nothing."""
 
+    ran = Waiter()
+    jobs.add_background_job(ran.__call__, key="free", cron=NIGHTLY, on_claim_error="run")
     with jobs.add_background_job(coroutine if colour == "async" else nothing, key="k", cron=NIGHTLY):
+        jobs.run_now("free")
+        ran.wait()
         for n in (1, 2):
             jobs.run_now("k")
             until(partial(is_counted, jobs, unclaimed=n))
         assert "the claim store does not answer" in jobs.health().problems[0]
-    assert len(records.texts("WARNING")) == 1
+    first, second = records.texts("WARNING")
+    assert first.startswith("the claim store does not answer")
+    assert second == "job 'free': runs without a claim, in each replica"
+
+
+def change(url: str, what: str) -> None:
+    """Change the row of the job, as another replica would."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"UPDATE bgjobs_claims SET {what}")
+        connection.commit()
+
+
+def test_a_lease_is_kept_until_another_replica_has_it(url: str, records: Any) -> None:
+    """The heartbeat extends it; a run that has lost it is cancelled, and says so."""
+    started = Waiter()
+
+    def wait(cancellation_token: CancellationToken) -> None:
+        started()
+        assert cancellation_token.wait(LIMIT)
+        cancellation_token.raise_if_cancellation_requested()
+
+    jobs = replica(url).add_background_job(wait, key="k", cron=NIGHTLY)
+    with jobs:
+        jobs.run_now("k")
+        started.wait()
+        until_then = claimed(url)["lease_until"]
+        until(lambda: claimed(url)["lease_until"] > until_then)
+        change(url, "token = 'other', holder = 'there:1'")
+        until(partial(is_counted, jobs, cancelled=1))
+        assert "has lost its lease and is cancelled" in records.texts("WARNING")[0]
+        assert claimed(url)["token"] == "other"
+
+
+def test_a_lost_run_is_told_by_who_takes_over(url: str, records: Any) -> None:
+    """And kept in the row."""
+    jobs = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with jobs:
+        jobs.run_now("k")
+        until(partial(is_counted, jobs, succeeded=1))
+        until(lambda: not claimed(url)["token"])
+        change(url, "token = 'other', holder = 'there:1', lease_until = 1")
+        jobs.run_now("k")
+        until(partial(is_counted, jobs, succeeded=2))
+    assert records.texts("WARNING") == ["job 'k': its previous run, on there:1, was lost: it never ended"]
+    assert claimed(url)["lost"] == "there:1"
 
 
 def test_a_run_without_a_claim_outlives_an_outage(url: str, waits: Any, records: Any) -> None:
@@ -422,9 +474,7 @@ def ran_once(url: str, **options: Any) -> None:
     jobs = replica(url).add_background_job(nothing, key="k", **options)
     with jobs:
         until(lambda: counts(jobs, "k").get("succeeded"))
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        connection.execute("UPDATE bgjobs_claims SET last_fire = last_fire - 86400000")
-        connection.commit()
+    change(url, "last_fire = last_fire - 86400000")
 
 
 LATE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
@@ -454,6 +504,18 @@ def test_what_was_missed_by_all_runs_late(url: str, before: dict[str, Any], afte
             (moment,) = at.wait()
             assert 0 <= (moment - soon.replace(microsecond=0)).total_seconds() <= 2
     assert len(at.seen) == late
+
+
+def test_what_is_still_to_come_is_not_late(url: str) -> None:
+    """A fire time that jitter has put off runs at its time; the one before it is late."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron)
+    at = Waiter()
+    jobs = replica(url).add_background_job(lambda: at(current_run().scheduled_at), key="k", cron=cron, jitter=80_000)
+    with jobs:
+        (moment,) = at.wait()
+    assert timedelta(0) < moment - (soon.replace(microsecond=0) - timedelta(days=1)) < timedelta(seconds=80_000)
 
 
 def test_a_late_run_that_cannot_be_made_is_told(url: str, records: Any) -> None:

@@ -127,7 +127,7 @@ class Rows(Stored):
             try:
                 if job is not None and note.kind == SCHEDULED:
                     self._make_up(job, moment)
-                elif job is not None and note.kind != STARTUP:
+                elif job is not None and note.kind not in (STARTUP, LATE):
                     self.run_once(job, note.kind)
             except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
                 log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
