@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from ._check import aligned, as_text, preview, row_of
-from ._claims.fleet import Fleet, as_json, as_table
 from ._cron.explain import shown
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
@@ -36,6 +35,9 @@ from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
+
+if TYPE_CHECKING:
+    from ._claims.fleet import Fleet
 
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
@@ -240,11 +242,10 @@ def _next(arguments: argparse.Namespace) -> None:
 
 def _status(arguments: argparse.Namespace) -> None:
     with closing(_fleet(arguments)) as fleet:
-        jobs = list(fleet.jobs().values())
-    if arguments.format == "json":
-        _print_json({"jobs": [as_json(job) for job in jobs]})
-    else:
-        _print(aligned(as_table(jobs)))
+        if arguments.format == "json":
+            _print_json({"jobs": fleet.as_json()})
+        else:
+            _print(aligned(fleet.as_table()))
 
 
 def _pause(arguments: argparse.Namespace) -> None:
@@ -258,6 +259,8 @@ def _pause(arguments: argparse.Namespace) -> None:
 
 def _fleet(arguments: argparse.Namespace) -> Fleet:
     """Return the replicas that the settings tell of: those of an application that was named, or the settings alone."""
+    from ._claims.fleet import Fleet  # only here: nothing else needs claims without a store
+
     settings = _read(arguments) if arguments.app is None else _jobs(arguments)._settings
     return Fleet(settings.claims.url, settings.application)
 

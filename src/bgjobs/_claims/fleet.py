@@ -15,6 +15,19 @@ from . import open_store
 
 T = TypeVar("T")
 
+#: The columns of the table, by attribute; a text of any length comes last.
+_TITLES = {
+    "key": "JOB",
+    "schedule": "SCHEDULE",
+    "last_occurrence": "LAST OCCURRENCE",
+    "holder": "RUNS ON",
+    "since": "SINCE",
+    "outcome": "OUTCOME",
+    "ended": "ENDED",
+    "paused": "PAUSED",
+    "lost": "LOST ON",
+    "error": "ERROR",
+}
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -90,38 +103,26 @@ class Fleet:
         _in_time(partial(self._store.pause, f"{self._application}/{found}", paused))
         return found
 
+    def as_json(self) -> list[dict[str, Any]]:
+        """The jobs for machines: times in ISO 8601."""
+        return [
+            {
+                name: value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+                for name, value in asdict(job).items()
+            }
+            for job in self.jobs().values()
+        ]
+
+    def as_table(self) -> list[tuple[str, ...]]:
+        """The jobs for people: lines of cells, the first of them the titles."""
+        return [
+            tuple(_TITLES.values()),
+            *(tuple(_cell(getattr(job, name)) for name in _TITLES) for job in self.jobs().values()),
+        ]
+
     def close(self) -> None:
         """Close all connections."""
         self._store.close()
-
-
-def as_json(job: FleetJob) -> dict[str, Any]:
-    """A job for machines: times in ISO 8601."""
-    return {
-        name: value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
-        for name, value in asdict(job).items()
-    }
-
-
-def as_table(jobs: list[FleetJob]) -> list[tuple[str, ...]]:
-    """The jobs for people: lines of cells, the first of them the titles."""
-    titles = (
-        "JOB",
-        "SCHEDULE",
-        "LAST OCCURRENCE",
-        "RUNS ON",
-        "SINCE",
-        "OUTCOME",
-        "ENDED",
-        "PAUSED",
-        "LOST ON",
-        "ERROR",
-    )
-    lines = (
-        (j.key, j.schedule, j.last_occurrence, j.holder, j.since, j.outcome, j.ended, j.paused, j.lost, j.error)
-        for j in jobs
-    )
-    return [titles, *(tuple(map(_cell, line)) for line in lines)]
 
 
 def _cell(value: object) -> str:
