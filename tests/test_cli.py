@@ -135,7 +135,9 @@ class TestInformation:
         """--help lists the commands, each with a line."""
         assert status("--help") == 0
         out, _ = capsys.readouterr()
-        assert all(f"\n    {command}  " in out for command in ("run", "check", "next", "schema"))
+        assert all(
+            f"\n    {command}  " in out for command in ("run", "check", "next", "schema", "status", "pause", "resume")
+        )
 
     def test_the_next_fire_times(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A line for each, in the zone and in UTC; a time without an offset is in that zone."""

@@ -1,4 +1,4 @@
-"""The command line: ``bgjobs run``, ``check``, ``next`` and ``schema``."""
+"""The command line: ``bgjobs run``, ``check``, ``next``, ``schema``, ``status``, ``pause`` and ``resume``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import os
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from ._check import as_text, preview, row_of
+from ._check import aligned, as_text, preview, row_of
 from ._cron.explain import shown
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
@@ -34,6 +35,9 @@ from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
+
+if TYPE_CHECKING:
+    from ._claims.fleet import Fleet
 
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
@@ -102,11 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bgjobs", description="Background jobs on six-field cron schedules.")
     parser.add_argument("--version", action="version", version=f"bgjobs {version('bgjobs')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
-    source.add_argument("--app", metavar="MODULE:NAME", help=app)
+    source = _source()
 
     does = "run the jobs until Ctrl-C or SIGTERM, then let them end"
     run = commands.add_parser("run", parents=[source], help=does, epilog=TRUST)
@@ -137,7 +137,30 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
     describe.set_defaults(command=lambda _: _print_json(schema()))
+    _fleet_commands(commands, source)
     return parser
+
+
+def _source() -> argparse.ArgumentParser:
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
+    app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
+    source.add_argument("--app", metavar="MODULE:NAME", help=app)
+    return source
+
+
+def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
+    told = "It asks the claim store of the settings, and imports the code of an application only where --app is given."
+    status = commands.add_parser(
+        "status", parents=[source], help="show the jobs of all replicas, from their claim store", description=told
+    )
+    as_text = {"dest": "format", "action": "store_const", "const": "json", "default": "text"}
+    status.add_argument("--json", help="for machines", **as_text)
+    status.set_defaults(command=_status)
+    for name, what in (("pause", "skip the runs of a job in all replicas"), ("resume", "end a pause, in all replicas")):
+        command = commands.add_parser(name, parents=[source], help=what, description=told)
+        command.add_argument("key", metavar="KEY", help="the job")
+        command.set_defaults(command=_pause, paused=name == "pause")
 
 
 def _positive(text: str) -> int:
@@ -217,7 +240,35 @@ def _next(arguments: argparse.Namespace) -> None:
     _print("\n".join(preview(arguments.cron, where, after, arguments.count)))
 
 
+def _status(arguments: argparse.Namespace) -> None:
+    with closing(_fleet(arguments)) as fleet:
+        if arguments.format == "json":
+            _print_json({"jobs": fleet.as_json()})
+        else:
+            _print(aligned(fleet.as_table()))
+
+
+def _pause(arguments: argparse.Namespace) -> None:
+    with closing(_fleet(arguments)) as fleet:
+        key = fleet.pause(arguments.key, paused=arguments.paused)
+    _print(f"job {key!r} is {'paused' if arguments.paused else 'resumed'} in all replicas")
+
+
 # -- the jobs --------------------------------------------------------------------------------------------------------
+
+
+def _fleet(arguments: argparse.Namespace) -> Fleet:
+    """Return the replicas that the settings tell of: those of an application that was named, or the settings alone."""
+    from ._claims.fleet import Fleet  # only here: nothing else needs claims without a store
+
+    settings = _read(arguments) if arguments.app is None else _jobs(arguments)._settings
+    return Fleet(settings.claims.url, settings.application)
+
+
+def _read(arguments: argparse.Namespace) -> BackgroundJobsSettings:
+    if arguments.config is not None:
+        os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
+    return BackgroundJobsSettings() if arguments.app is None else BackgroundJobsSettings(app=arguments.app)
 
 
 def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
@@ -226,9 +277,7 @@ def _jobs(arguments: argparse.Namespace) -> BackgroundJobs:
         here = str(Path.cwd())
         if not {"", here} & {*sys.path}:
             sys.path.insert(0, here)
-    if arguments.config is not None:
-        os.environ[CONFIG_FILE] = arguments.config  # also for the settings that an application reads itself
-    settings = BackgroundJobsSettings() if arguments.app is None else BackgroundJobsSettings(app=arguments.app)
+    settings = _read(arguments)
     if settings.app is None:
         if not any(entry.job for entry in settings.jobs.values()):
             message = "there are no jobs; name a settings file with --config, or an application with --app"

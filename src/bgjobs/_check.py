@@ -58,7 +58,7 @@ def as_text(found: list[Row]) -> str:
         values += [(row.key, name, value["value"], value["from"]) for name, value in row.values.items()]
     changes = [f"{row.key}: {change['at']}: {change['note']}" for row in found for change in row.clock_changes]
     warnings = [f"{row.key}: {warning}" for row in found for warning in row.warnings]
-    parts = [_aligned(jobs), _aligned(values)]
+    parts = [aligned(jobs), aligned(values)]
     for title, lines in (("Changes of the clock within a year:", changes), ("Warnings:", warnings)):
         if lines:
             parts.append("\n  ".join((title, *lines)))
@@ -85,7 +85,8 @@ def preview(expression: str, timezone: tzinfo, after: datetime, count: int) -> l
     ]
 
 
-def _aligned(table: list[tuple[str, ...]]) -> str:
+def aligned(table: list[tuple[str, ...]]) -> str:
+    """Return lines of cells as text, in columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
 
