@@ -7,6 +7,9 @@ import os
 import secrets
 import signal
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -136,12 +139,25 @@ def test_a_url_that_names_no_store_is_a_mistake_without_it(url: str) -> None:
 
 
 def test_without_a_store_there_is_no_thread_and_no_fence() -> None:
-    """And nothing is imported (`tests/test_packaging.py` would see it in the time of a start)."""
+    """Nothing is different."""
     fences = Waiter()
     jobs = BackgroundJobs(settings=BackgroundJobsSettings(env_file=None))
     with jobs.add_background_job(lambda: fences(current_run().fence), key="k", cron=EVERY_SECOND):
         assert fences.wait() == [None]
         assert not threads()
+
+
+def test_without_a_store_nothing_is_imported() -> None:
+    """Neither the claims nor the driver of any database."""
+    script = """
+    import sys
+    from bgjobs import BackgroundJobs
+    with BackgroundJobs():
+        names = {name.split(".")[0] for name in sys.modules} | {name for name in sys.modules if "bgjobs._claims" in name}
+    print(sorted(names & {"sqlalchemy", "redis", "psycopg", "bgjobs._claims", "bgjobs._claims.keeper"}))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -517,6 +533,19 @@ def test_what_is_still_to_come_is_not_late(url: str) -> None:
     with jobs:
         (moment,) = at.wait()
     assert timedelta(0) < moment - (soon.replace(microsecond=0) - timedelta(days=1)) < timedelta(seconds=80_000)
+
+
+def test_what_ran_without_a_claim_is_not_made_up_for(url: str, waits: Any) -> None:
+    """It ran in each replica; when the store answers again, the schedule goes on."""
+    ran, waits.claim = Waiter(), 0.3
+    jobs = replica(url).add_background_job(lambda: ran(current_run()), key="k", cron=EVERY_SECOND, on_claim_error="run")
+    with jobs:
+        ran.wait()
+        with away(url):
+            until(lambda: ran.seen[-1].fence is None)
+        until(lambda: ran.seen[-1].fence is not None)
+    moments = [run.scheduled_at for run in ran.seen]
+    assert moments == sorted({*moments})
 
 
 def test_a_late_run_that_cannot_be_made_is_told(url: str, records: Any) -> None:
