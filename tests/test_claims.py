@@ -38,6 +38,7 @@ from bgjobs import (
     current_run,
 )
 from bgjobs._claims import open_store  # users have the command line
+from scripts import said
 from servers import REDIS_URL
 from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
 
@@ -153,11 +154,40 @@ def test_without_a_store_nothing_is_imported() -> None:
     import sys
     from bgjobs import BackgroundJobs
     with BackgroundJobs():
-        names = {name.split(".")[0] for name in sys.modules} | {name for name in sys.modules if "bgjobs._claims" in name}
-    print(sorted(names & {"sqlalchemy", "redis", "psycopg", "bgjobs._claims", "bgjobs._claims.keeper"}))
+        found = {name for name in sys.modules if name.startswith(("bgjobs._claims", "sqlalchemy", "redis", "psycopg"))}
+    print(sorted(found))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_forked_child_claims_nothing(url: str, tmp_path: Path) -> None:
+    """Its parent's threads are not there; what it runs itself needs no claim until it warms up, and then claims."""
+    script = """
+    from bgjobs import BackgroundJobs, BackgroundJobsSettings
+    from bgjobs.testing import run_job
+
+    settings = BackgroundJobsSettings(claims={"url": URL}, env_file=None)
+
+    def job():
+        say(current_run().fence)
+
+    def new():
+        return BackgroundJobs(settings=settings).add_background_job(job, key="k", cron=NIGHTLY)
+
+    jobs = new()
+
+    def body():
+        say(run_job(jobs, "k").outcome)
+        with new() as own:
+            own.run_now("k")
+            while not own.status()[0].outcomes["succeeded"]:
+                time.sleep(0.01)
+
+    with jobs:
+        child(body)
+    """
+    assert said(tmp_path, script.replace("URL", repr(url))) == ["None", "succeeded", "1"]
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
