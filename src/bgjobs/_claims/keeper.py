@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from .._errors import ClaimStoreError
@@ -73,7 +72,7 @@ class Keeper:
         self._ahead = 0.0  # milliseconds by which this machine's clock is ahead of the store's
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
-        self._granted: dict[str, tuple[int, str]] = {}  # fire times and tokens that came too late, by key
+        self._asked: dict[str, tuple[int, str]] = {}  # fire times and tokens that may be granted unheard, by key
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
@@ -108,9 +107,9 @@ class Keeper:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
         fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        due, run.lease = self._granted.pop(run.key, (fire, ""))
+        due, run.lease = self._asked.pop(run.key, (fire, ""))
         done = run.lease or self._done.get(run.key, "")
-        if due != fire or not run.lease:
+        if not (fire and due == fire and run.lease):
             run.lease = secrets.token_hex(8)
         schedule = run.job.schedule
         text, lease = schedule.text if schedule else "", round(self._lease * 1000)
@@ -119,14 +118,14 @@ class Keeper:
         asked = self._line.submit(self._claim, ask)
         try:
             return await calls.wait(asked, waits.claim)
-        except ClaimStoreError:
-            return 0.0, None
         except BaseException as error:
-            asked.add_done_callback(partial(self._give_back, ask))
+            self._asked[run.key] = (fire, run.lease)
+            asked.add_done_callback(self._came_late)
             if isinstance(error, TimeoutError):
                 self._line.silent()
-                return 0.0, None
-            raise
+            elif not isinstance(error, ClaimStoreError):
+                raise
+            return 0.0, None
 
     def _claim(self, ask: Ask) -> tuple[float, Answer]:
         sent, wall = time.monotonic(), time.time() * 1000
@@ -134,17 +133,10 @@ class Keeper:
         self._ahead = wall - answer.now
         return sent, answer
 
-    def _give_back(self, ask: Ask, asked: Future[tuple[float, Answer]]) -> None:
-        """A claim that is granted when nobody waits for it any more: the run is made late, or the claim given back."""
-        if asked.cancelled() or asked.exception() is not None or asked.result()[1].reason is not None:
-            return
-        key, now = ask.key.removeprefix(self._prefix), asked.result()[1].now
-        self._granted[key] = (ask.fire, ask.token)  # the occurrence is ours for ever, so it is for us to make up for it
-        row = {"key": key, "schedule": ask.schedule, "paused": 0, "last_fire": ask.fire - 1, "now": now}
-        if not (ask.kind == "occurrence" and self._looked(row)):
-            self._granted.pop(key, None)
-            self._done[key] = ask.token
-            self._line.submit(self._store.release, ask.key, ask.token, 0, status.UNCLAIMED, None)
+    def _came_late(self, asked: Future[tuple[float, Answer]]) -> None:
+        """Nobody waits for this answer any more."""
+        if not asked.cancelled() and asked.exception() is None and asked.result()[1].reason is None:
+            self.look()
 
     def _refused(self, run: Run, answer: Answer) -> status.Refused:
         reason, schedule = str(answer.reason), run.job.schedule
@@ -212,13 +204,18 @@ class Keeper:
 
         self._line.submit(self._store.rows, self._prefix).add_done_callback(found)
 
-    def _looked(self, row: dict[str, Any]) -> bool:
-        """Tell of a row. Returns whether a late run will be made."""
+    def _looked(self, row: dict[str, Any]) -> None:
+        """Tell of a row. A grant that nobody has heard of is for a late run to take up; else it is given back."""
+        key, is_late = row["key"], False
+        fire, token = self._asked.get(key, (0, ""))
+        is_ours = token != "" and token == row["token"]
         try:
-            return self._heard(row)
+            is_late = self._heard({**row, "last_fire": fire - 1} if is_ours and fire else row)
         except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
-            log.failure(f"what all replicas have missed of job {row['key']!r} cannot be made up for:", error)
-            return False
+            log.failure(f"what all replicas have missed of job {key!r} cannot be made up for:", error)
+        if is_ours and not is_late:
+            self._done[key] = token
+            self._line.submit(self._store.release, self._prefix + key, token, 0, status.UNCLAIMED, None)
 
     def _changed(self, is_down: bool) -> None:
         if is_down:
