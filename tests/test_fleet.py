@@ -398,7 +398,8 @@ def test_settings_without_a_claim_store_are_an_error(command: list[str], sqlite_
     status, out, err = sqlite_shell(*command)
     assert (status, out) == (2, "")
     assert err == (
-        "bgjobs: error: the settings name no claim store; give claims.url in a settings file, or BGJOBS__CLAIMS__URL\n"
+        "bgjobs: error: the settings name no claim store; give claims.url in a settings file, or BGJOBS__CLAIMS__URL, "
+        "or with --app an application whose code gives it\n"
     )
 
 

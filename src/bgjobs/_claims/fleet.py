@@ -73,8 +73,11 @@ class Fleet:
 
     def __init__(self, url: str | None, application: str) -> None:
         if url is None:
-            message = "the settings name no claim store; give claims.url in a settings file, or BGJOBS__CLAIMS__URL"
-            raise ConfigurationError(message, "claims.url")
+            raise ConfigurationError(
+                "the settings name no claim store; give claims.url in a settings file, or BGJOBS__CLAIMS__URL, or with "
+                "--app an application whose code gives it",
+                "claims.url",
+            )
         self._store = open_store(url)
         self._application = application
 
