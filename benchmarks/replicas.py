@@ -368,7 +368,7 @@ def tried(store: str, seconds: float, *, others: bool) -> list[str]:
 def row(store: str, name: str, judged: Judgement) -> str:
     """A row of the table."""
     due = judged.due()
-    counts = (
+    counts: tuple[Callable[[str], int], ...] = (
         lambda key: len(due) - len(judged.missing(key)),
         lambda key: len(judged.doubled(key).keys() & set(due)),
         lambda key: len(judged.lost(key)),
