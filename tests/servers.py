@@ -22,6 +22,8 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from sqlalchemy import URL, create_engine, make_url, text
 
+from stage import until
+
 #: A server to use instead of one of our own; its user must be allowed to create databases.
 POSTGRESQL_URL = os.environ.get("BGJOBS_TEST_POSTGRESQL_URL")
 
@@ -78,6 +80,46 @@ def database(server: str) -> Generator[str]:
     engine.dispose()
 
 
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def pgbouncer(url: str) -> Generator[str]:
+    """The URL of that database through PgBouncer, which shares two connections between transactions."""
+    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if binary is None:
+        pytest.skip("PgBouncer is not installed")
+    where, port = make_url(url), free_port()
+    known = {"host": where.query.get("host") or where.host, "port": where.port or 5432}
+    known |= {"user": where.username, "password": where.password}
+    database = " ".join(f"{name}='{value}'" for name, value in known.items() if value)
+    settings = f"listen_addr=127.0.0.1 listen_port={port} unix_socket_dir= auth_type=any pool_mode=transaction"
+    with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "pgbouncer.ini")
+        lines = ["[databases]", f"* = {database}", "[pgbouncer]", *settings.split(), "default_pool_size=2"]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        other: dict[str, Any] = {}
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
+            other = {"user": "nobody"}
+            shutil.chown(folder, "nobody")
+        server = subprocess.Popen([binary, "-q", path], stderr=subprocess.DEVNULL, **other)
+        try:
+            until(lambda: listens(port))
+            yield f"postgresql://{known['user']}@127.0.0.1:{port}/{where.database}"
+        finally:
+            server.kill()
+            server.wait()
+
+
 @contextmanager
 def redis_server() -> Generator[dict[str, Any]]:
     """What a Redis client takes to connect; skips the test where there is no server and none can be started."""
@@ -91,8 +133,7 @@ def redis_server() -> Generator[dict[str, Any]]:
     if binary is None:
         pytest.skip("Redis is not installed; set BGJOBS_TEST_REDIS_URL")
     with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as directory:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", directory]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:

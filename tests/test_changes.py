@@ -30,6 +30,7 @@ class TestPause:
         jobs = cold(scheduler).add_background_job(lambda: release.wait(LIMIT), key="blocks", trigger=now())
         with jobs:
             until(lambda: row(jobs, "blocks").running)
+            jobs.add_background_job(nothing, key="other", trigger=now())
             jobs.add_background_job(lambda: seen(current_run().run_id), key="k", trigger=now())
             jobs.run_now("k")
             until(lambda: not scheduler.get_jobs())
@@ -37,6 +38,7 @@ class TestPause:
             run_id = jobs.run_now("k")
             release.set()
             assert seen.wait() == [run_id]
+            until(lambda: row(jobs, "other").outcomes["succeeded"])
         assert seen.seen == [run_id]
         assert counts(jobs, "k") == {"succeeded": 1, "paused": 2}
         assert sum("paused while it waited" in text for text in records.texts("WARNING")) == 2

@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from bgjobs import ClaimStoreError, ConfigurationError
 from bgjobs._claims import Answer, Ask, ClaimStore, open_store  # users have `[claims] url` alone
-from servers import Proxy
-from stage import LIMIT
+from servers import Proxy, pgbouncer
+from stage import LIMIT, until
 
 SECOND, MINUTE, HOUR = 1000, 60_000, 3_600_000
 
@@ -261,6 +261,15 @@ def test_every_store_answers_alike(desk: Desk, case: str) -> None:
     assert [step(desk) for step, _ in CASES[case]] == [expected for _, expected in CASES[case]]
 
 
+def test_another_process_finds_what_one_has_left(url: str) -> None:
+    """The rows outlive the store that wrote them."""
+    with opened(url) as desk:
+        question = desk.asked("a")
+        desk.store.claim(question)
+    with closing(open_store(url)) as store:
+        assert store.claim(question._replace(token="b")).reason == "claimed"
+
+
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 UNWRITTEN = dict.fromkeys(("last_fire", "before", "start_at", "paused", "fence"), 0) | dict.fromkeys(
@@ -369,15 +378,39 @@ def test_no_occurrence_is_granted_twice(desk: Desk) -> None:
     assert desk.row()["last_fire"] == desk.zero - SECOND
 
 
+def after_waiting(url: str, changes: str, call: Callable[[], Answer]) -> Answer:
+    """What a call returns that waits for these changes, which are committed as soon as it does."""
+    engine, answers = create_engine(url), list[Answer]()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with engine.connect() as changing, engine.connect() as onlooker:
+        onlooker.execution_options(isolation_level="AUTOCOMMIT")  # in a transaction, statistics stay the same
+        changing.execute(text(changes))
+        thread = threading.Thread(target=lambda: answers.append(call()))
+        thread.start()
+        until(lambda: onlooker.execute(text(waiting)).scalar_one() == 1)
+        changing.commit()
+        thread.join()
+    engine.dispose()
+    (answer,) = answers
+    return answer
+
+
+def execute(url: str, statement: str) -> None:
+    """Run one statement in PostgreSQL."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_a_strict_database_refuses_nobody(postgresql: str, level: str) -> None:
-    """Where transactions are isolated so that they fail by default, a claim asks again."""
-    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        database = make_url(postgresql).database
-        connection.execute(text(f"ALTER DATABASE {database} SET default_transaction_isolation = '{level}'"))
-    engine.dispose()
+    """Where transactions fail by default that have waited for another one, a claim asks again."""
+    execute(postgresql, f"ALTER DATABASE {make_url(postgresql).database} SET default_transaction_isolation = '{level}'")
     with opened(postgresql) as desk:
+        desk.answer("a", -1)
+        changes = "UPDATE bgjobs_claims SET outcome = 'changed'"
+        assert after_waiting(postgresql, changes, lambda: desk.answer("b", done="a")).fence == 2
         grants = contend(desk)
         assert [at for at, _ in grants] == sorted({at for at, _ in grants})
 
@@ -408,6 +441,17 @@ def test_eight_processes_begin_on_an_empty_database(url: str) -> None:
     assert sorted(replica.communicate(timeout=LIMIT)[0] for replica in replicas) == ["None\n"] + ["busy\n"] * 7
 
 
+def test_two_make_the_table_at_the_same_time(postgresql: str) -> None:
+    """PostgreSQL refuses the second one in spite of IF NOT EXISTS: it takes the table of the first one."""
+    with opened(postgresql) as desk:
+        expected = desk.answer("a")
+    execute(postgresql, "ALTER TABLE bgjobs_claims RENAME TO elsewhere")
+    with closing(open_store(postgresql)) as store:
+        changes = "ALTER TABLE elsewhere RENAME TO bgjobs_claims"  # which nobody else sees yet
+        answer = after_waiting(postgresql, changes, lambda: store.claim(desk.asked("a")))
+    assert answer.fence == expected.fence
+
+
 # -- connections -----------------------------------------------------------------------------------------------------
 
 
@@ -432,22 +476,23 @@ def test_an_old_connection_does_not_fail_the_next_call(postgresql: str) -> None:
     """A restart of the database ends every connection in the pool: all are renewed at the first call."""
     with opened(postgresql) as desk:
         contend(desk)  # fills the pool
-        engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-            assert len(connection.execute(text(f"{ended} AND pid <> pg_backend_pid()")).all()) > 1
-        engine.dispose()
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        execute(postgresql, f"{ended} AND pid <> pg_backend_pid()")
         assert [desk.answer(str(at), at, done=str(at - 1)).reason for at in (1, 2, 3)] == [None] * 3
+
+
+def test_pgbouncer_may_change_connections_between_transactions(postgresql: str) -> None:
+    """Nothing is left in a session for the next claim, prepared statements included."""
+    with pgbouncer(postgresql) as url, opened(url) as desk:
+        grants = contend(desk)
+        assert [at for at, _ in grants] == sorted({at for at, _ in grants})
 
 
 def test_a_table_that_was_dropped_is_made_again(postgresql: str) -> None:
     """The first call fails, the next one makes it."""
     with opened(postgresql) as desk:
         desk.answer("a")
-        engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text("DROP TABLE bgjobs_claims"))
-        engine.dispose()
+        execute(postgresql, "DROP TABLE bgjobs_claims")
         with pytest.raises(ClaimStoreError, match="bgjobs_claims"):
             desk.answer("a")
         assert desk.answer("a").fence == 1

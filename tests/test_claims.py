@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -15,10 +18,12 @@ from typing import Any
 import pytest
 import time_machine
 from apscheduler.events import EVENT_JOB_SUBMITTED
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from redis import Redis
 
 from bgjobs import (
     BackgroundJobs,
@@ -30,6 +35,7 @@ from bgjobs import (
     current_run,
 )
 from bgjobs._claims import open_store  # users have the command line
+from servers import REDIS_URL
 from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
 
 EVERY_SECOND = "* * * * * *"
@@ -302,11 +308,55 @@ def test_a_claim_that_is_granted_too_late_is_given_back(url: str, colour: str, w
             assert not jobs.health()
             with pytest.raises(ClaimStoreError, match="does not answer"):
                 jobs.pause("k")
-        until(lambda: claimed(url)["fence"] == 2 and not claimed(url)["token"])
+            for n in range(2, 7):  # more than there are threads to ask
+                jobs.run_now("k")
+                until(partial(is_counted, jobs, succeeded=1, unclaimed=n))
+            until(lambda: "locked" in jobs.health().problems[0])
         until(jobs.health)
+        until(lambda: not claimed(url)["token"])
         jobs.run_now("k")
-        assert ran.wait(2) == [1, 3]
+        assert ran.wait(2)[1] > 1
     assert len([text for text in records.texts("WARNING") if "does not answer" in text]) >= 1
+
+
+@pytest.mark.parametrize("patience", [0.2, 5.0], ids=["we-give-up", "the-driver-gives-up"])
+@pytest.mark.parametrize("grace", [None, 1])
+def test_an_occurrence_that_is_granted_too_late_runs_late(
+    redis: str, colour: str, waits: Any, grace: int | None, patience: float
+) -> None:
+    """A server that hangs takes the claim when it wakes up: nobody else can make that run any more."""
+    if REDIS_URL is not None:
+        pytest.skip("the server is not ours to freeze")
+    at, application = Waiter(), secrets.token_hex(4)
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    settings = BackgroundJobsSettings(claims={"url": redis}, application=application, env_file=None)
+    jobs = BackgroundJobs(settings=settings)
+
+    async def coroutine() -> None:
+        at(current_run())
+
+    job: Callable[..., Any] = coroutine if colour == "async" else lambda: at(current_run())
+    cron = f"{moment.second} {moment.minute} {moment.hour} * * *"
+    jobs.add_background_job(job, key="k", cron=cron, misfire_grace_time=grace)
+    with Redis.from_url(redis) as client, jobs:
+        server = client.info()["process_id"]
+        jobs.run_now("k")
+        at.wait()
+        waits.claim = patience
+        until(lambda: datetime.now(UTC) > moment - timedelta(seconds=0.5))
+        os.kill(server, signal.SIGSTOP)
+        try:
+            until(partial(is_counted, jobs, succeeded=1, unclaimed=1))
+            until(lambda: datetime.now(UTC) > moment + timedelta(seconds=1.5))
+        finally:
+            os.kill(server, signal.SIGCONT)
+        until(jobs.health)
+        if grace is None:
+            late = at.wait(2)[1]
+            assert (late.scheduled_at, late.fence) == (moment, 2)
+        with closing(open_store(redis)) as store:
+            until(lambda: not store.rows(f"{application}/k")[0]["token"])
+    assert len(at.seen) == (2 if grace is None else 1)
 
 
 def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any, tmp_path: Path) -> None:
@@ -316,12 +366,60 @@ def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any,
     async def coroutine() -> None:
         """Does nothing."""
 
+    ran = Waiter()
+    jobs.add_background_job(ran.__call__, key="free", cron=NIGHTLY, on_claim_error="run")
     with jobs.add_background_job(coroutine if colour == "async" else nothing, key="k", cron=NIGHTLY):
+        jobs.run_now("free")
+        ran.wait()
         for n in (1, 2):
             jobs.run_now("k")
             until(partial(is_counted, jobs, unclaimed=n))
         assert "the claim store does not answer" in jobs.health().problems[0]
-    assert len(records.texts("WARNING")) == 1
+    first, second = records.texts("WARNING")
+    assert first.startswith("the claim store does not answer")
+    assert second == "job 'free': runs without a claim, in each replica"
+
+
+def change(url: str, what: str) -> None:
+    """Change the row of the job, as another replica would."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"UPDATE bgjobs_claims SET {what}")
+        connection.commit()
+
+
+def test_a_lease_is_kept_until_another_replica_has_it(url: str, records: Any) -> None:
+    """The heartbeat extends it; a run that has lost it is cancelled, and says so."""
+    started = Waiter()
+
+    def wait(cancellation_token: CancellationToken) -> None:
+        started()
+        assert cancellation_token.wait(LIMIT)
+        cancellation_token.raise_if_cancellation_requested()
+
+    jobs = replica(url).add_background_job(wait, key="k", cron=NIGHTLY)
+    with jobs:
+        jobs.run_now("k")
+        started.wait()
+        until_then = claimed(url)["lease_until"]
+        until(lambda: claimed(url)["lease_until"] > until_then)
+        change(url, "token = 'other', holder = 'there:1'")
+        until(partial(is_counted, jobs, cancelled=1))
+        assert "has lost its lease and is cancelled" in records.texts("WARNING")[0]
+        assert claimed(url)["token"] == "other"
+
+
+def test_a_lost_run_is_told_by_who_takes_over(url: str, records: Any) -> None:
+    """And kept in the row."""
+    jobs = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with jobs:
+        jobs.run_now("k")
+        until(partial(is_counted, jobs, succeeded=1))
+        until(lambda: not claimed(url)["token"])
+        change(url, "token = 'other', holder = 'there:1', lease_until = 1")
+        jobs.run_now("k")
+        until(partial(is_counted, jobs, succeeded=2))
+    assert records.texts("WARNING") == ["job 'k': its previous run, on there:1, was lost: it never ended"]
+    assert claimed(url)["lost"] == "there:1"
 
 
 def test_a_run_without_a_claim_outlives_an_outage(url: str, waits: Any, records: Any) -> None:
@@ -367,3 +465,86 @@ async def test_a_claim_that_is_asked_for_at_the_close_is_given_back(url: str) ->
         await close
     assert len(ran.seen) == 1
     assert not claimed(url)["token"]
+
+
+# -- what all replicas have missed -------------------------------------------------------------------------------------
+
+
+def ran_once(url: str, **options: Any) -> None:
+    """Let a job run and be closed, and its row look as if that was long ago."""
+    jobs = replica(url).add_background_job(nothing, key="k", **options)
+    with jobs:
+        until(lambda: counts(jobs, "k").get("succeeded"))
+    change(url, "last_fire = last_fire - 86400000")
+
+
+LATE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "the same schedule": ({}, {}, True),
+    "in time for it": ({}, {"misfire_grace_time": 86400}, True),
+    "too late for it": ({}, {"misfire_grace_time": 1}, False),
+    "another time zone": ({}, {"timezone": "Asia/Tokyo"}, False),
+    "with jitter": ({"jitter": 1.0}, {"jitter": 2.0}, True),
+    "without claims if need be": ({}, {"on_claim_error": "run"}, True),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "late"), LATE.values(), ids=LATE)
+def test_what_was_missed_by_all_runs_late(url: str, before: dict[str, Any], after: dict[str, Any], late: bool) -> None:
+    """The latest fire time, under its own time, once; the schedule is the same."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron, **before)
+    at = Waiter()
+    until(lambda: datetime.now(UTC) > soon + timedelta(seconds=3))
+    jobs = replica(url).add_background_job(
+        lambda: at(current_run().scheduled_at), key="k", **{"cron": cron, **before, **after}
+    )
+    with jobs:
+        until(lambda: claimed(url)["last_fire"] > soon.timestamp() * 1000 - 1000 or not late)
+        if late:
+            (moment,) = at.wait()
+            assert 0 <= (moment - soon.replace(microsecond=0)).total_seconds() <= 2
+    assert len(at.seen) == late
+
+
+def test_what_is_still_to_come_is_not_late(url: str) -> None:
+    """A fire time that jitter has put off runs at its time; the one before it is late."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron)
+    at = Waiter()
+    jobs = replica(url).add_background_job(lambda: at(current_run().scheduled_at), key="k", cron=cron, jitter=80_000)
+    with jobs:
+        (moment,) = at.wait()
+    assert timedelta(0) < moment - (soon.replace(microsecond=0) - timedelta(days=1)) < timedelta(seconds=80_000)
+
+
+def test_a_late_run_that_cannot_be_made_is_told(url: str, records: Any) -> None:
+    """Whatever the scheduler raises; the others are made."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    cron = f"{soon.second} {soon.minute} {soon.hour} * * *"
+    ran_once(url, cron=cron)
+
+    class Refusing(MemoryJobStore):  # type: ignore[misc]
+        def add_job(self, job: Any) -> None:
+            if job.id.endswith(":late"):
+                raise OSError("the job store is full")
+            super().add_job(job)
+
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Refusing()})
+    until(lambda: datetime.now(UTC) > soon + timedelta(seconds=1))
+    with replica(url, scheduler).add_background_job(nothing, key="k", cron=cron):
+        until(lambda: [text for text in records.texts("ERROR") if "cannot be made up for: OSError" in text])
+
+
+def test_a_row_of_a_job_that_is_gone_is_left_alone(url: str) -> None:
+    """So is one of a job that is switched off, and one that has never run by its schedule."""
+    with replica(url).add_background_job(nothing, key="gone", cron=NIGHTLY) as jobs:
+        jobs.add_background_job(nothing, key="off", cron=NIGHTLY).add_background_job(nothing, key="k", cron=NIGHTLY)
+        for key in ("gone", "off", "k"):
+            jobs.run_now(key)
+        until(lambda: all(status.outcomes["succeeded"] for status in jobs.status()))
+    second = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with second.add_background_job(nothing, key="off", cron="-"):
+        second.run_now("k")
+        until(partial(is_counted, second, succeeded=1))

@@ -257,6 +257,12 @@ class TestOnce:
         assert status("run", "--app", "shop_app:jobs", "--once", "fail") == 1
         assert capsys.readouterr().err.count("Traceback") == 1
 
+    def test_the_key_in_another_spelling(self, records: Records) -> None:
+        """The log names the job as it is registered."""
+        assert status("run", "--app", "shop_app:jobs", "--once", "FAIL") == 1
+        assert records.texts()[-1] == "job 'fail' ends with status 1: ValueError: no luck"
+        assert "FAIL" not in "".join(records.texts())
+
     def test_no_variable_is_shown(self, records: Records) -> None:
         """Not by a sink that shows all that loguru can show, either; afterwards the caller belongs to no run."""
         shown: list[str] = []

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import time_machine
 from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
@@ -134,6 +135,26 @@ def test_what_a_refused_run_stands_for_is_counted(tmp_path: Path) -> None:
     with cold(scheduler).add_background_job(nothing, key="k", cron="0 * * * * *") as jobs:
         until(lambda: row(jobs, "k").not_run["refused"])
     assert row(jobs, "k").not_run["coalesced"] >= 9
+
+
+def test_a_fire_time_that_passes_during_the_warm_up_is_not_called_coalesced(tmp_path: Path) -> None:
+    """The job is due for the first time when APScheduler has it due, which may be a moment later than was expected."""
+    seen = Waiter()
+
+    class Slow(SQLAlchemyJobStore):  # type: ignore[misc]
+        def lookup_job(self, job_id: str) -> Any:
+            clock.shift(timedelta(minutes=3))
+            return super().lookup_job(job_id)
+
+    with time_machine.travel(datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)) as clock:
+        store = Slow(url=f"sqlite:///{tmp_path / 'jobs.db'}", engine_options={"poolclass": NullPool})
+        scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": store})
+        with cold(scheduler).add_background_job(lambda: seen(), key="k", cron="0 * * * * *") as jobs:
+            clock.shift(timedelta(minutes=1))
+            scheduler.wakeup()
+            seen.wait()
+            until(lambda: row(jobs, "k").outcomes["succeeded"])
+    assert counts(jobs, "k") == {"succeeded": 1}
 
 
 def test_many_extra_runs_are_not_remembered_for_ever() -> None:

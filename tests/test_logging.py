@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -88,6 +91,75 @@ class TestLines:
         assert "module" in first["path"]
         assert "exception" not in first
         assert second["exception"].endswith("ValueError: no")
+
+
+class Unspeakable:
+    """A value whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+IN_ITSELF: dict[str, Any] = {}
+IN_ITSELF["x"] = IN_ITSELF
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("value", "written"),
+        [
+            (math.nan, "nan"),
+            (-math.inf, "-inf"),
+            ({"a": math.inf}, "{'a': inf}"),
+            ({math.nan: 1}, "{nan: 1}"),
+            (IN_ITSELF, "{'x': {...}}"),
+            ({(1, 2): 3}, "{(1, 2): 3}"),
+            (Unspeakable(), "an object of type Unspeakable"),
+            ([1, Unspeakable()], [1, "an object of type Unspeakable"]),
+            ({(1, 2): Unspeakable()}, "an object of type dict"),
+            (DEEP, "an object of type list"),
+            (10**5000, "an object of type int"),
+            ({"a": [1.5, None, True, "x"], "path": Path("p")}, {"a": [1.5, None, True, "x"], "path": "p"}),
+        ],
+        ids=[
+            "nan",
+            "infinity",
+            "inner-infinity",
+            "nan-name",
+            "in-itself",
+            "tuple-name",
+            "no-text",
+            "inner-no-text",
+            "no-text-at-all",
+            "deep",
+            "digits",
+            "plain",
+        ],
+    )
+    def test_json_is_json(self, value: object, written: object, capsys: pytest.CaptureFixture[str]) -> None:
+        """What JSON cannot say is written as text; the rest of the record is as it would be."""
+        configure_logging(json=True)
+        logger.bind(before=1, value=value, after=[2.5]).info("hello")
+        line = json.loads(capsys.readouterr().err, parse_constant=pytest.fail)
+        assert line["value"] == written
+        assert (line["message"], line["before"], line["after"]) == ("hello", 1, [2.5])
+
+    def test_a_name_of_a_job_in_text(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Text shows two bound values, and loses no record to them either."""
+        configure_logging()
+        logger.bind(job=Unspeakable(), run_id=1).info("hello")
+        assert capsys.readouterr().err.endswith("hello [an object of type Unspeakable 1]\n")
+
+    def test_a_name_that_is_no_text(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A patcher can put one there."""
+        configure_logging(json=True)
+        logger.patch(lambda record: record["extra"].update({(1, 2): 3})).info("hello")
+        assert json.loads(capsys.readouterr().err)["(1, 2)"] == 3
 
 
 #: A text that would look like a record of its own, on a terminal and to whatever splits a log into lines.

@@ -65,6 +65,12 @@ def test_the_defaults_are_those_of_the_original() -> None:
             id="reserved-key",
         ),
         pytest.param(
+            {"cron": NIGHTLY, "key": "a:late"},
+            ConfigurationError,
+            "the key 'a:late' ends in ':late', which marks late runs",
+            id="reserved-key-of-late-runs",
+        ),
+        pytest.param(
             {"cron": NIGHTLY, "run_imediately": True},
             ConfigurationError,
             "job 'job': run_imediately: there is no such option; did you mean 'run_immediately'?",

@@ -563,10 +563,10 @@ class TestBeforeTheWarmUp:
             scheduler.add_jobstore("memory", "memory")
             scheduler.add_job(hog, jobstore="memory")
             assert busy.wait(LIMIT)
-            scheduler.add_listener(lambda _: values(), EVENT_JOB_SUBMITTED)
+            scheduler.add_listener(lambda event: values(event.job_id), EVENT_JOB_SUBMITTED)
             left(tmp_path, "k")
             scheduler.wakeup()
-            values.wait()
+            until(lambda: "bgjobs:k" in values.seen)
             with cold(scheduler).add_background_job(lambda: seen(), key="k", cron=NIGHTLY):
                 release.set()
                 seen.wait()

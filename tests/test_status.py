@@ -196,6 +196,16 @@ class TestStatus:
         assert row(jobs, "k").not_run["coalesced"] >= missing  # more where the machine is slow
         assert any(f"{missing} earlier due runs into this one" in text for text in records.texts("WARNING"))
 
+    def test_those_of_async_jobs_are_counted_too(self, kind: str, tmp_path: Path) -> None:
+        """By the task that makes the one run."""
+        since = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=20)
+
+        async def job() -> None: ...
+
+        with after_a_sleep(kind, tmp_path, since, job, cron="* * * * * *") as jobs:
+            until(lambda: row(jobs, "k").outcomes["succeeded"])
+        assert row(jobs, "k").not_run["coalesced"] >= 19
+
     def test_a_long_sleep_is_counted_up_to_a_limit(self, tmp_path: Path) -> None:
         """Of the occurrences of three hours, each second, ten thousand are counted one by one."""
         seen, since = Waiter(), datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
@@ -250,10 +260,10 @@ class TestAccounting:
         jobs = cold(scheduler)
         begin = datetime(2026, 10, 24, 23, 30, tzinfo=UTC)  # the clock goes back at 1:00 UTC
         if due == "cron":
-            jobs.add_background_job(lambda: seen(), key="k", cron="0 */20 * * * *")
+            jobs.add_background_job(lambda: seen(), key="k", cron="0 */20 * * * *", max_instances=9)
         else:
             trigger = IntervalTrigger(minutes=20, timezone=rome, start_date=begin + timedelta(minutes=10))
-            jobs.add_background_job(lambda: seen(), key="k", trigger=trigger)
+            jobs.add_background_job(lambda: seen(), key="k", trigger=trigger, max_instances=9)
         with time_machine.travel(begin, tick=False) as clock, jobs:
             for n in range(1, 9):
                 clock.move_to(begin + timedelta(minutes=20 * n, seconds=1))
@@ -564,12 +574,16 @@ class TestPausing:
             jobs.resume("k")
             jobs.remove("k")
 
-    def test_a_job_that_is_off_has_nothing_to_pause(self) -> None:
+    @pytest.mark.parametrize("is_warm", [True, False])
+    def test_a_job_that_is_off_has_nothing_to_pause(self, *, is_warm: bool) -> None:
         """It stays as it is."""
         jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY, enabled=False)
+        if is_warm:
+            jobs.warm_up()
         jobs.pause("k")
         jobs.resume("k")
         assert not row(jobs, "k").paused
+        jobs.close()
 
 
 class TestRemoving:

@@ -182,7 +182,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
     def drain() -> None:
         registry.drain(timeout)
         if registry.abandoned:
-            end(f"job {key!r} did not end")
+            end(f"job {job.key!r} did not end")
 
     lifecycle, registry, timeout = jobs._lifecycle, jobs._lifecycle.registry, jobs._settings.shutdown_timeout
     job = registry.job(key)
@@ -194,7 +194,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
         else:
             copy_context().run(drive, registry.run_alone(run, InThread(lifecycle.loop)))
     if run.error is not None:  # without a scheduler nothing else logs the traceback
-        log.failure(f"job {key!r} ends with status 1:", run.error, run)
+        log.failure(f"job {job.key!r} ends with status 1:", run.error, run)
     return 0 if run.outcome == SUCCEEDED else FAILED
 
 

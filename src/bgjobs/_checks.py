@@ -52,7 +52,7 @@ class Checks:
 
         return open_store(self._settings.claims.url)
 
-    def keeper(self, heard: Callable[[list[dict[str, Any]]], object]) -> Keeper | None:
+    def keeper(self, heard: Callable[[dict[str, Any]], bool]) -> Keeper | None:
         """What claims the runs; ``None`` where the settings name no store."""
         store = self._store()
         if store is None:

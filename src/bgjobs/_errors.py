@@ -26,6 +26,9 @@ from urllib.parse import unquote
 
 T = TypeVar("T")
 
+#: How many mistakes an error lists; wording each of many more takes long, and nobody reads them.
+MOST_MISTAKES = 50
+
 
 class BgjobsError(Exception):
     """The root of the tree: catches everything that bgjobs raises itself."""
@@ -64,7 +67,8 @@ class ConfigurationError(BgjobsError, ValueError):
 
     Attributes:
         field: The name of the option or setting, or ``None`` where the mistake is in no single one.
-        problems: Every mistake with its place; more than one where the message has several lines.
+        problems: Every mistake with its place; more than one where the message has several lines. After fifty, how
+            many more there are.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -187,9 +191,11 @@ def raise_all(mistakes: Sequence[str | BgjobsError], what: str) -> None:
         raise mistakes[0]
     problems = tuple(text for mistake in mistakes for text in getattr(mistake, "problems", (str(mistake),)))
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
+        more = len(problems) - MOST_MISTAKES
+        listed = (*problems[:MOST_MISTAKES], f"and {more} more") if more > 0 else problems
+        lines = "".join(f"\n  {problem}" for problem in listed)
         error = ConfigurationError(f"{len(problems)} mistakes in {what}:{lines}" if len(problems) > 1 else problems[0])
-        error.problems = problems
+        error.problems = listed
         raise error
 
 

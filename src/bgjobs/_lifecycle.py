@@ -185,9 +185,9 @@ class Lifecycle:
                     self._release(bridge, owners, rows, time.monotonic() + waits.close)
                 raise
 
-    def _heard(self, claimed: list[dict[str, Any]]) -> None:
-        if (rows := self.rows) is not None:
-            rows.catch_up(claimed)
+    def _heard(self, claimed: dict[str, Any]) -> bool:
+        rows = self.rows
+        return rows is not None and rows.catch_up(claimed)
 
     def _engage(self, bridge: SchedulerBridge, keeper: Keeper | None) -> tuple[Owners, Rows]:
         self._bridge = bridge

@@ -127,13 +127,17 @@ def _as_text(message: Message) -> str:
     """Return the head (time and level), the message, the run that it belongs to, and the traceback, indented."""
     record = message.record
     extra = record["extra"]
-    run = printable(f" [{extra['job']} {extra['run_id']}]") if "job" in extra and "run_id" in extra else ""
+    run = (
+        printable(f" [{_text_of(extra['job'])} {_text_of(extra['run_id'])}]")
+        if "job" in extra and "run_id" in extra
+        else ""
+    )
     below = "".join(f"\n    {indented(line)}" for line in _traceback(record["exception"]).splitlines())
     return f"{message}{indented(record['message'])}{run}{below}"
 
 
 def _as_json(message: Message, *, ensure_ascii: bool) -> str:
-    """Return a record as one flat line of JSON; values that JSON does not know become text.
+    """Return a record as one flat line of JSON; what JSON cannot say becomes text.
 
     The record's own fields stay; what is bound under the name of one of them is found under ``extra.<name>``.
     """
@@ -148,7 +152,22 @@ def _as_json(message: Message, *, ensure_ascii: bool) -> str:
     extra = {f"extra.{name}" if name in own else name: value for name, value in record["extra"].items()}
     if not own["exception"]:
         del own["exception"]
-    return printable(_json.dumps({**own, **extra}, default=str, ensure_ascii=ensure_ascii))
+    encode = partial(_json.dumps, default=_text_of, allow_nan=False, ensure_ascii=ensure_ascii)
+    pairs = []
+    for name, value in {**own, **extra}.items():
+        try:
+            encoded = encode(value)
+        except Exception:  # noqa: BLE001 - no number, a table in itself, a name that is no text
+            encoded = encode(_text_of(value))
+        pairs.append(f"{encode(_text_of(name))}: {encoded}")
+    return printable(f"{{{', '.join(pairs)}}}")
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a __str__ that raises
+        return f"an object of type {type(value).__name__}"
 
 
 def _traceback(exception: Any) -> str:

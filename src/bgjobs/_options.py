@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ._cron.expression import LONGEST, Expression, zone
-from ._errors import BgjobsError, ConfigurationError, did_you_mean
+from ._errors import MOST_MISTAKES, BgjobsError, ConfigurationError, did_you_mean
 from ._job import ExceptionHandler
 
 #: The path to a value through tables, as pydantic calls it: ``("jobs", "data-sync", "cron")``.
@@ -192,14 +192,19 @@ def mistakes(
 ) -> list[str]:
     """Say what pydantic found wrong, without the values, which may be passwords.
 
+    `raise_all` lists the first mistakes and counts the others.
+
     Args:
         exc: What pydantic raised.
         what: What the names in the validated tables are called: ``"option"``.
         place: Returns where the value at a path was given.
         known: Returns the names that exist where an unknown name was found.
     """
-    found = []
+    found: list[str] = []
     for error in exc.errors(include_url=False, include_input=False):
+        if len(found) >= MOST_MISTAKES:  # counted, but not listed
+            found.append(error["msg"])
+            continue
         loc = tuple(map(str, error["loc"]))
         cause = error.get("ctx", {}).get("error")
         problem = str(cause) if isinstance(cause, Exception) else error["msg"]

@@ -21,7 +21,7 @@ class Due:
         self.run_times = run_times
         self.job = job
         self.moments = [run_time.astimezone(UTC) for run_time in run_times]
-        self.repeated, self.left_out = job.submit(row.args[2], self.moments)
+        self.repeated, self.left_out = job.submit(row.args[2], self.moments, row.next_run_time.astimezone(UTC))
         self.since = time.monotonic()
         self.is_released = False
 

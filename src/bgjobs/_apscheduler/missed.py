@@ -62,17 +62,15 @@ def latest(following: Following | None, moment: datetime) -> datetime | None:
     if following is None:
         return moment
 
-    def after(previous: datetime | None, start: datetime) -> datetime | None:
-        fire_time = following(previous, start)
+    def first(start: datetime) -> datetime | None:
+        fire_time = following(None, start)
         return None if fire_time is None or fire_time > moment else fire_time.astimezone(UTC)
 
-    found, end = after(None, moment - timedelta(days=36525)), moment
-    while found is not None and end - found > timedelta(seconds=1):
-        middle = found + (end - found) / 2
-        if (later := after(None, middle)) is not None:
+    found, end = first(moment - timedelta(days=36525)), moment
+    while found is not None and found < end:
+        middle = end - (end - found) // 2
+        if (later := first(middle)) is not None:
             found = later
         else:
-            end = middle
-    while found is not None and (later := after(found, found)) is not None:
-        found = later
+            end = middle - timedelta(microseconds=1)
     return found

@@ -127,7 +127,7 @@ class Rows(Stored):
             try:
                 if job is not None and note.kind == SCHEDULED:
                     self._make_up(job, moment)
-                elif job is not None and note.kind != STARTUP:
+                elif job is not None and note.kind not in (STARTUP, LATE):
                     self.run_once(job, note.kind)
             except Exception as error:  # noqa: BLE001 - whatever a store or a trigger raises
                 log.failure(f"a run of job {note.key!r} cannot be made up for:", error)
@@ -151,19 +151,24 @@ class Rows(Stored):
             schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
             schedule.expected = due
 
-    def catch_up(self, claimed: list[dict[str, Any]]) -> None:
-        """Make the last run of each job that all replicas have missed, once: each tries to claim it.
+    def catch_up(self, row: dict[str, Any]) -> bool:
+        """Make the last run of a job that all replicas have missed, once: each tries to claim it.
 
         Args:
-            claimed: The rows of the claim store, by the keys of the jobs.
+            row: What the claim store knows of the job with that key.
+
+        Returns:
+            Whether there is one.
         """
-        for row in claimed:
-            job = self._registry.jobs.get(row["key"])
-            if job is not None and job.schedule is not None:
-                job.schedule.is_held = bool(row["paused"])
-                if due := self._missed(job, job.schedule, row):
-                    job.one_shots.pop(LATE, None)
-                    self.run_once(job, LATE, due)
+        job = self._registry.jobs.get(row["key"])
+        if job is None or job.schedule is None:
+            return False
+        job.schedule.is_held = bool(row["paused"])
+        due = self._missed(job, job.schedule, row)
+        if due is not None:
+            job.one_shots.pop(LATE, None)
+            self.run_once(job, LATE, due)
+        return due is not None
 
     def _missed(self, job: RegisteredJob, schedule: Schedule, row: dict[str, Any]) -> datetime | None:
         is_other = schedule.text != row["schedule"] or job.options.run_immediately  # whose run at warm-up does it

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from .._errors import ClaimStoreError
@@ -58,11 +57,12 @@ class Keeper:
         store: Where the replicas agree.
         application: Keeps the keys of applications apart.
         lease: Seconds for which a run is protected without a heartbeat.
-        heard: Called with all rows, by a thread of the keeper: after `look`, and when the store answers again.
+        heard: Called with each row, by a thread of the keeper: after `look`, and when the store answers again. Returns
+            whether a late run will be made for it.
     """
 
     def __init__(
-        self, store: ClaimStore, application: str, lease: float, heard: Callable[[list[dict[str, Any]]], object]
+        self, store: ClaimStore, application: str, lease: float, heard: Callable[[dict[str, Any]], bool]
     ) -> None:
         self._store = store
         self._prefix = f"{application}/"
@@ -72,6 +72,7 @@ class Keeper:
         self._ahead = 0.0  # milliseconds by which this machine's clock is ahead of the store's
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
+        self._asked: dict[str, tuple[int, str]] = {}  # fire times and tokens that may be granted unheard, by key
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
@@ -106,23 +107,25 @@ class Keeper:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
         fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        run.lease = secrets.token_hex(8)
+        due, run.lease = self._asked.pop(run.key, (fire, ""))
+        done = run.lease or self._done.get(run.key, "")
+        if not (fire and due == fire and run.lease):
+            run.lease = secrets.token_hex(8)
         schedule = run.job.schedule
-        done, lease = self._done.get(run.key, ""), round(self._lease * 1000)
-        text = schedule.text if schedule else ""
+        text, lease = schedule.text if schedule else "", round(self._lease * 1000)
         key = self._prefix + run.key
         ask = Ask(key, kind, fire, run.lease, done, self._holder, text, lease, AHEAD, WINDOW)
         asked = self._line.submit(self._claim, ask)
         try:
             return await calls.wait(asked, waits.claim)
-        except ClaimStoreError:
-            return 0.0, None
         except BaseException as error:
-            asked.add_done_callback(partial(self._give_back, ask))
+            self._asked[run.key] = (fire, run.lease)
+            asked.add_done_callback(self._came_late)
             if isinstance(error, TimeoutError):
                 self._line.silent()
-                return 0.0, None
-            raise
+            elif not isinstance(error, ClaimStoreError):
+                raise
+            return 0.0, None
 
     def _claim(self, ask: Ask) -> tuple[float, Answer]:
         sent, wall = time.monotonic(), time.time() * 1000
@@ -130,22 +133,24 @@ class Keeper:
         self._ahead = wall - answer.now
         return sent, answer
 
-    def _give_back(self, ask: Ask, asked: Future[tuple[float, Answer]]) -> None:
-        """A claim that is granted when nobody waits for it any more protects nothing."""
+    def _came_late(self, asked: Future[tuple[float, Answer]]) -> None:
+        """Nobody waits for this answer any more."""
         if not asked.cancelled() and asked.exception() is None and asked.result()[1].reason is None:
-            self._line.submit(self._store.release, ask.key, ask.token, 0, status.UNCLAIMED, None)
+            self.look()
 
     def _refused(self, run: Run, answer: Answer) -> status.Refused:
         reason, schedule = str(answer.reason), run.job.schedule
         text, is_told = _WORDS[reason].format(answer), True
         if reason == status.PAUSED:
             self._is_news(run, reason, None, log.info, text)
-            if schedule is not None:
-                schedule.is_held = True
+            assert schedule is not None  # an extra run is never refused for that
+            schedule.is_held = True
         elif reason in (status.BUSY, status.EARLY):
             is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
         else:
             is_told = reason == status.CLAIMED
+            if is_told and schedule is not None and schedule.is_held:
+                self.look()  # it may have been resumed
         return status.Refused(reason, text, is_told)
 
     def _unclaimed(self, run: Run) -> status.Refused | None:
@@ -192,15 +197,25 @@ class Keeper:
 
     def look(self) -> None:
         """Have a thread read all rows, and tell of them."""
-        self._line.submit(self._store.rows, self._prefix).add_done_callback(self._looked)
 
-    def _looked(self, found: Future[list[dict[str, Any]]]) -> None:
-        if found.cancelled() or found.exception() is not None:
-            return
+        def found(rows: Future[list[dict[str, Any]]]) -> None:
+            for row in [] if rows.exception() else rows.result():
+                self._looked({**row, "key": row["key"].removeprefix(self._prefix)})
+
+        self._line.submit(self._store.rows, self._prefix).add_done_callback(found)
+
+    def _looked(self, row: dict[str, Any]) -> None:
+        """Tell of a row. A grant that nobody has heard of is for a late run to take up; else it is given back."""
+        key, is_late = row["key"], False
+        fire, token = self._asked.get(key, (0, ""))
+        is_ours = token != "" and token == row["token"]
         try:
-            self._heard([{**row, "key": row["key"].removeprefix(self._prefix)} for row in found.result()])
+            is_late = self._heard({**row, "last_fire": fire - 1} if is_ours and fire else row)
         except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
-            log.failure("what all replicas have missed cannot be made up for:", error)
+            log.failure(f"what all replicas have missed of job {key!r} cannot be made up for:", error)
+        if is_ours and not is_late:
+            self._done[key] = token
+            self._line.submit(self._store.release, self._prefix + key, token, 0, status.UNCLAIMED, None)
 
     def _changed(self, is_down: bool) -> None:
         if is_down:
@@ -229,7 +244,7 @@ class Keeper:
             try:
                 if (self._held or self._line.down) and not self._is_closed:
                     self._renew(dict(self._held))
-            except Exception as error:  # noqa: BLE001 - the heartbeat goes on, whatever a log or a token raises
+            except Exception as error:  # noqa: BLE001  # pragma: no cover - a fault of ours: the heartbeat goes on
                 log.failure("the heartbeat of the claims raised", error)
 
     def _left(self) -> float:
@@ -255,6 +270,6 @@ class Keeper:
                 self._lose(token, lease.run)
 
     def _lose(self, token: str, run: Run) -> None:
-        if self._held.pop(token, None) is not None:
+        if self._held.pop(token, None) is not None:  # pragma: no branch - else it has ended in this moment
             log.warning(f"job {run.key!r} has lost its lease and is cancelled (run {run.run_id})", run)
             run.cancel()

@@ -32,16 +32,12 @@ class Line:
         self.down: str | None = None
         self._changed = changed
         self._lock = threading.Lock()  # of `down`
-        self._is_closed = False
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._threads = [in_thread(self._work, "bgjobs-claims") for _ in range(_THREADS)]
 
     def submit(self, call: Callable[..., T], *args: Any) -> Future[T]:
         """Have a thread call the store."""
         future: Future[T] = Future()
-        if self._is_closed:
-            future.set_exception(ClaimStoreError("the claim store is closed"))
-            return future
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
@@ -99,12 +95,11 @@ class Line:
                 return
 
     def close(self) -> None:
-        """Give what was asked for its time; nothing is asked any more."""
+        """Give what was asked for its time; what is asked from then on gets no answer."""
         deadline = time.monotonic() + waits.claim
         self._queue.put(None)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._is_closed = True
 
 
 def in_thread(target: Callable[[], object], name: str) -> threading.Thread:

@@ -93,9 +93,13 @@ class Schedule:
         """Whether APScheduler came with this fire time, or a later one: it comes with them in order."""
         return self.ticked_at is not None and fire_time <= self.ticked_at
 
-    def tick(self, fire_times: Sequence[datetime]) -> int:
-        """Note fire times (UTC) that APScheduler came with. Returns how many before them were left out."""
-        expected, self.ticked_at = self.expected, fire_times[-1]
+    def tick(self, fire_times: Sequence[datetime], earliest: datetime | None = None) -> int:
+        """Note fire times (UTC) that APScheduler came with. Returns how many before them were left out.
+
+        The `earliest` is when APScheduler had the job due; at first, it has another idea of when that was than we had.
+        """
+        expected = earliest if self.ticked_at is None and earliest is not None else self.expected
+        self.ticked_at = fire_times[-1]
         self.expected = self.after(fire_times[-1], fire_times[-1]) if self.following is not None else None
         own = bool(getattr(self.trigger, "jitter", None))  # lies before the first one, which is later by the jitter
         return max(0, self.count(expected, fire_times[0]) - own)
@@ -190,7 +194,7 @@ class RegisteredJob:
     one_shots: dict[str, None] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def submit(self, kind: str, run_times: Sequence[datetime]) -> tuple[list[datetime], int]:
+    def submit(self, kind: str, run_times: Sequence[datetime], earliest: datetime) -> tuple[list[datetime], int]:
         """Note that an executor is asked to run the job at these fire times (UTC). Called under APScheduler's locks.
 
         Returns:
@@ -201,7 +205,7 @@ class RegisteredJob:
         if kind == SCHEDULED and schedule is not None:
             again = [moment for moment in run_times if schedule.was_ticked(moment)]
             fresh = run_times[len(again) :]
-            return again, schedule.tick(fresh) if fresh else 0
+            return again, schedule.tick(fresh, earliest) if fresh else 0
         again = list(run_times) if kind in self.one_shots else []
         self.one_shots[kind] = None
         if len(self.one_shots) > REMEMBERED:

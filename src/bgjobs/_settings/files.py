@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
@@ -15,6 +16,13 @@ T = TypeVar("T")
 
 #: How deep and how large one source may be. Beyond that are mistakes, and YAML whose aliases would fill the memory.
 _DEEPEST, _MOST = 100, 500_000
+_TOO_DEEP = f"settings have more than {_DEEPEST} tables in each other, or in themselves"
+#: How many characters a number in YAML may have; that of ``1:1:1:...`` takes time by their square.
+_LONGEST_NUMBER = 1000
+#: In TOML, strings of four kinds, ended or not, and comments: their dots join no names.
+_NO_NAMES = re.compile(
+    r'''"""(?s:\\.|(?!""")[^\\])*+(?:""")?|\'{3}(?s:(?!\'{3}).)*+(?:\'{3})?|"(?:\\.|[^"\\\n])*+"?|'[^'\n]*+'?|#.*'''
+)
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -34,7 +42,7 @@ def bounded(root: T, inside: Callable[[Any], Iterable[Any]] = _inside) -> T:
             return root
     if count == _MOST:
         raise ConfigurationError(f"settings have more than {_MOST} values")
-    raise ConfigurationError(f"settings have more than {_DEEPEST} tables in each other, or in themselves")
+    raise ConfigurationError(_TOO_DEEP)
 
 
 def load(path: Path) -> dict[Any, Any]:
@@ -74,13 +82,27 @@ def text_of(path: Path) -> str:
         raise ConfigurationError(f"{path}: cannot be read: {exc.strerror}") from exc
 
 
+def _toml(text: str) -> Any:
+    # Before it is parsed, which takes time by the square of the names in a dotted one.
+    dotted = re.findall(r"[^\n=,\[\]{}]+", _NO_NAMES.sub("_", text))
+    if any(name.count(".") > _DEEPEST for name in dotted):
+        raise ConfigurationError(_TOO_DEEP)
+    return tomllib.loads(text)
+
+
 def _yaml(text: str) -> Any:
     import yaml
+
+    def inside(node: Any) -> Iterable[Any]:
+        value = getattr(node, "value", node)
+        if isinstance(value, str) and len(value) > _LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
+            raise ConfigurationError("a number has too many digits")
+        return _inside(value)
 
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
-        bounded(node, lambda inner: _inside(getattr(inner, "value", inner)))  # merging aliases can take long, too
+        bounded(node, inside)  # merging aliases can take long, too
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()
@@ -99,7 +121,7 @@ def _position(exc: Exception) -> str:
 
 
 _LOADERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    ".toml": ("TOML", tomllib.loads),
+    ".toml": ("TOML", _toml),
     ".yaml": ("YAML", _yaml),
     ".yml": ("YAML", _yaml),
     ".json": ("JSON", json.loads),

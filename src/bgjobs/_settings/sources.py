@@ -91,9 +91,11 @@ def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sour
     read_already: set[str] = set()
     for name, source in _SOURCES.items():
         default = DEFAULT_ENV_FILE if name == "env_file" and DEFAULT_ENV_FILE.is_file() else None
-        path = next((value for layer in layers for loc, _, value in layer if loc == (name,)), default)
+        given = (value for layer in layers for value in layer if value.loc == (name,))
+        _, place, path = next(given, Value((name,), name, default))
         try:
-            layers.append([] if path is None else source(settings_cls, Path(path).expanduser()))
+            # The model refuses what is of another type.
+            layers.append(source(settings_cls, _path(path, place)) if isinstance(path, str | os.PathLike) else [])
         except ConfigurationError as exc:
             sources.problems.append(str(exc))
             layers.append([])
@@ -102,6 +104,16 @@ def read(settings_cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Sour
         sources.problems += [f"{place}: set this in a source of higher precedence" for place in late]
     _merge(layers, sources)
     return sources
+
+
+def _path(given: str | os.PathLike[str], place: str) -> Path:
+    try:
+        path = Path(given).expanduser()
+        with suppress(OSError):  # told by whoever opens it
+            path.stat()
+    except (RuntimeError, ValueError) as exc:  # no such user; a character that no path can have
+        raise ConfigurationError(f"{place}: {str(given)!r} is not a path: {exc}") from exc
+    return path
 
 
 # -- the sources -----------------------------------------------------------------------------------------------------
