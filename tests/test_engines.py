@@ -5,138 +5,100 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from redis import Redis
 
-from bgjobs import current_run
 from bgjobs.testing import run_job
-from stage import NIGHTLY, cold
+from stage import until
 
-#: Seconds that a worker has to start and to do a task, by far.
-PATIENCE = 60
-
-CELERY = """
-from celery import Celery
-from redis import Redis
-
-app = Celery({name!r}, broker={url!r})
-app.conf.task_default_queue = {name!r}
-app.conf.broker_connection_retry_on_startup = True
-
-@app.task(name="report")
-def report(kind):
-    Redis.from_url({url!r}).rpush("done-" + {name!r}, kind)
+PAGE = (Path(__file__).parent.parent / "docs" / "replicas.md").read_text(encoding="utf-8")
+BROKER = '"redis://cache.example:6379/0"'
+BEGIN = """from bgjobs import BackgroundJobs, BackgroundJobsSettings, current_run
+jobs = BackgroundJobs(settings=BackgroundJobsSettings.defaults())
 """
-
-TASKIQ = """
-from redis import Redis
-from taskiq_redis import ListQueueBroker
-
-broker = ListQueueBroker({url!r}, queue_name={name!r})
-
-@broker.task(task_name="report")
-async def report(kind: str) -> None:
-    Redis.from_url({url!r}).rpush("done-" + {name!r}, kind)
-"""
+CELERY = ("worker", "--pool=solo", "--loglevel=info")
 
 
 class Engine:
-    """A module of tasks, which the test and a worker process import."""
+    """A module with blocks of the page, which the test and a worker process import."""
 
-    def __init__(self, redis: str, folder: Path, source: str) -> None:
+    def __init__(self, redis: str, folder: Path, *words: str) -> None:
         self.name = f"engine_{secrets.token_hex(4)}"
-        self.folder = folder
-        self._redis = redis
-        (folder / f"{self.name}.py").write_text(source.format(url=redis, name=self.name), encoding="utf-8")
-
-    def tasks(self) -> ModuleType:
-        """The module, imported here."""
-        return importlib.import_module(self.name)
+        self._redis, self._folder = redis, folder
+        blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        source = "\n".join(block for block in blocks if any(word in block for word in words))
+        assert BROKER in source
+        queue = "queue_name" if "taskiq" in source else "task_default_queue"
+        source = source.replace(BROKER, f"{redis!r}, {queue}={self.name!r}")
+        (folder / f"{self.name}.py").write_text(BEGIN + source, encoding="utf-8")
+        self.module: ModuleType = importlib.import_module(self.name)
 
     @contextmanager
-    def worker(self, *arguments: str) -> Generator[Callable[[], str]]:
-        """Run a worker process. Yields what waits for the kind of the next report that it has made."""
-        log = self.folder / "log"
-        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        with log.open("w") as output, Redis.from_url(self._redis, decode_responses=True) as client:
+    def worker(self, *arguments: str) -> Generator[Callable[[str], object]]:
+        """Run a worker process. Yields what waits until it has printed some words."""
+        log = self._folder / "log"
+        environment = {**os.environ, "PYTHONPATH": str(self._folder), "PYTHONUNBUFFERED": "1"}
+        with log.open("w") as output:
             command = [sys.executable, "-m", *arguments]
-            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
-
-            def done() -> str:
-                found = client.blpop([f"done-{self.name}"], timeout=PATIENCE)
-                assert found, log.read_text()
-                return str(found[1])
-
+            process = subprocess.Popen(command, cwd=self._folder, env=environment, stdout=output, stderr=output)
             try:
-                yield done
+                yield lambda words: until(lambda: words in log.read_text())
             finally:
                 process.terminate()
-                try:
-                    process.wait(PATIENCE)
-                finally:
-                    process.kill()
-                for key in client.keys(f"*{self.name}*"):
-                    client.delete(key)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+                process.kill()
+                process.wait()
+                print(log.read_text())
+                with Redis.from_url(self._redis) as client:
+                    client.delete(self.name, f"_kombu.binding.{self.name}")
 
 
 @pytest.fixture(name="engine")
-def _engine(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Engine]:
-    """Makes an engine out of the source of its module."""
+def _engine(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Engine]:
+    """Makes an engine out of the blocks with some words."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    return lambda source: Engine(redis, tmp_path, source)
+    return lambda *words: Engine(redis, tmp_path, *words)
 
 
-def test_a_job_hands_its_work_to_celery(engine: Callable[[str], Engine]) -> None:
+def test_a_job_hands_its_work_to_celery(engine: Callable[..., Engine]) -> None:
     """The method `delay` of a task is a job: a worker of Celery does the task."""
-    celery = engine(CELERY)
-    tasks = celery.tasks()
-    jobs = cold()
-    jobs.add_background_job(tasks.report.delay, cron=NIGHTLY, key="report", kwargs={"kind": "daily"})
-    with celery.worker("celery", "-A", celery.name, "worker", "--pool=solo", "--loglevel=info") as done:
-        result = run_job(jobs, "report")
-        assert result.outcome == "succeeded", result
-        assert done() == "daily"
-    tasks.app.close()
+    celery = engine("celery import")
+    with celery.worker("celery", "-A", celery.name, *CELERY) as wait_for:
+        assert run_job(celery.module.jobs, "report").outcome == "succeeded"
+        wait_for("the daily report")
+    celery.module.app.close()
 
 
-def test_a_task_of_celery_can_know_its_occurrence(engine: Callable[[str], Engine]) -> None:
+def test_a_task_of_celery_can_know_its_occurrence(engine: Callable[..., Engine]) -> None:
     """A job that calls `apply_async` passes its fire time on, and makes it the id of the task."""
-    celery = engine(CELERY)
-    tasks = celery.tasks()
-    jobs = cold()
-
-    def enqueue_report() -> str:
-        at = current_run().scheduled_at.isoformat()
-        return str(tasks.report.apply_async((at,), task_id=f"report@{at}", expires=3600).id)
-
-    jobs.add_background_job(enqueue_report, cron=NIGHTLY, key="report")
-    with celery.worker("celery", "-A", celery.name, "worker", "--pool=solo", "--loglevel=info") as done:
-        result = run_job(jobs, "report")
-        assert result.value == f"report@{done()}"
-    tasks.app.close()
+    celery = engine("celery import", "apply_async")
+    with celery.worker("celery", "-A", celery.name, *CELERY) as wait_for:
+        assert run_job(celery.module.jobs, "close-books").outcome == "succeeded"
+        wait_for("[close-books@")
+        wait_for("the books of 2")
+    celery.module.app.close()
 
 
-def test_a_job_hands_its_work_to_taskiq(engine: Callable[[str], Engine]) -> None:
+def test_a_job_hands_its_work_to_taskiq(engine: Callable[..., Engine]) -> None:
     """The method `kiq` of a task is a job: a worker of taskiq does the task."""
-    taskiq = engine(TASKIQ)
-    tasks = taskiq.tasks()
+    taskiq = engine("taskiq_redis import")
 
     async def main() -> None:
-        await tasks.broker.startup()
-        jobs = cold()
-        jobs.add_background_job(tasks.report.kiq, cron=NIGHTLY, key="report", kwargs={"kind": "daily"})
-        async with jobs:
-            jobs.run_now("report")
-            assert await asyncio.to_thread(done) == "daily"
-        await tasks.broker.shutdown()
+        await taskiq.module.broker.startup()
+        async with taskiq.module.jobs as jobs:
+            jobs.run_now("invoices")
+            await asyncio.to_thread(wait_for, "the daily invoices")
+        await taskiq.module.broker.shutdown()
 
-    with taskiq.worker("taskiq", "worker", f"{taskiq.name}:broker", "--workers=1") as done:
+    with taskiq.worker("taskiq", "worker", f"{taskiq.name}:broker", "--workers=1") as wait_for:
         asyncio.run(main())
