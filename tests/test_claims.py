@@ -7,6 +7,9 @@ import os
 import secrets
 import signal
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -35,6 +38,7 @@ from bgjobs import (
     current_run,
 )
 from bgjobs._claims import open_store  # users have the command line
+from scripts import said
 from servers import REDIS_URL
 from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
 
@@ -136,12 +140,54 @@ def test_a_url_that_names_no_store_is_a_mistake_without_it(url: str) -> None:
 
 
 def test_without_a_store_there_is_no_thread_and_no_fence() -> None:
-    """And nothing is imported (`tests/test_packaging.py` would see it in the time of a start)."""
+    """Nothing is different."""
     fences = Waiter()
     jobs = BackgroundJobs(settings=BackgroundJobsSettings(env_file=None))
     with jobs.add_background_job(lambda: fences(current_run().fence), key="k", cron=EVERY_SECOND):
         assert fences.wait() == [None]
         assert not threads()
+
+
+def test_without_a_store_nothing_is_imported() -> None:
+    """Neither the claims nor the driver of any database."""
+    script = """
+    import sys
+    from bgjobs import BackgroundJobs
+    with BackgroundJobs():
+        found = {name for name in sys.modules if name.startswith(("bgjobs._claims", "sqlalchemy", "redis", "psycopg"))}
+    print(sorted(found))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_forked_child_claims_nothing(url: str, tmp_path: Path) -> None:
+    """Its parent's threads are not there; what it runs itself needs no claim until it warms up, and then claims."""
+    script = """
+    from bgjobs import BackgroundJobs, BackgroundJobsSettings
+    from bgjobs.testing import run_job
+
+    settings = BackgroundJobsSettings(claims={"url": URL}, env_file=None)
+
+    def job():
+        say(current_run().fence)
+
+    def new():
+        return BackgroundJobs(settings=settings).add_background_job(job, key="k", cron=NIGHTLY)
+
+    jobs = new()
+
+    def body():
+        say(run_job(jobs, "k").outcome)
+        with new() as own:
+            own.run_now("k")
+            while not own.status()[0].outcomes["succeeded"]:
+                time.sleep(0.01)
+
+    with jobs:
+        child(body)
+    """
+    assert said(tmp_path, script.replace("URL", repr(url))) == ["None", "succeeded", "1"]
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -517,6 +563,19 @@ def test_what_is_still_to_come_is_not_late(url: str) -> None:
     with jobs:
         (moment,) = at.wait()
     assert timedelta(0) < moment - (soon.replace(microsecond=0) - timedelta(days=1)) < timedelta(seconds=80_000)
+
+
+def test_what_ran_without_a_claim_is_not_made_up_for(url: str, waits: Any) -> None:
+    """It ran in each replica; when the store answers again, the schedule goes on."""
+    ran, waits.claim = Waiter(), 0.3
+    jobs = replica(url).add_background_job(lambda: ran(current_run()), key="k", cron=EVERY_SECOND, on_claim_error="run")
+    with jobs:
+        ran.wait()
+        with away(url):
+            until(lambda: ran.seen[-1].fence is None)
+        until(lambda: ran.seen[-1].fence is not None)
+    moments = [run.scheduled_at for run in ran.seen]
+    assert moments == sorted({*moments})
 
 
 def test_a_late_run_that_cannot_be_made_is_told(url: str, records: Any) -> None:

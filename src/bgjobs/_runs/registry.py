@@ -267,6 +267,7 @@ class Registry(Occurrences):
         """Forget the parent's runs in a forked child; another thread may have held any lock at that moment."""
         self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
         alarm.forked()
+        self.claims = None
         self._removed.clear()
         for job in self.jobs.values():
             job.lock, job.running = threading.Lock(), []
