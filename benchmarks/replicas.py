@@ -5,7 +5,7 @@ as claim stores. Two jobs are due every second, of 10 ms and of 0.2 s; a third r
 replica is killed (SIGKILL) every five seconds and started again, in another one the store is stopped for ten seconds
 (SIGSTOP; SQLite's file is locked). Prints a Markdown table, and below it what was wrong.
 
-    python benchmarks/replicas.py [--seconds 60] [--store postgresql] [--without-others]
+    python benchmarks/replicas.py [--seconds 60] [--store postgresql] [--only claims]
 
 Exit status 1 when, with claims, an occurrence ran twice or was lost without a reason, two runs of a job were in
 progress at the same time, a fence did not rise, or there was another number of start-up runs than one. The rows of the
@@ -342,14 +342,14 @@ TRIALS = {
 }
 
 
-def tried(store: str, seconds: float, *, others: bool) -> list[str]:
-    """All trials on one kind of store. Prints their rows, and returns what is wrong."""
+def tried(store: str, seconds: float, only: str) -> list[str]:
+    """The trials on one kind of store. Prints their rows, and returns what is wrong."""
     wrong: list[str] = []
     todo: list[tuple[str, str, dict[str, Any]]] = [(f"claims, {name}", how, {}) for name, how in TRIALS.items()]
-    if others:
-        other = "lock of redis-py" if store == "redis" else "shared job store"
-        for name, clocks in {"true clocks": (0.0,) * 4, "clocks off": CLOCKS}.items():
-            todo.append((f"APScheduler alone, {other}, {name}", "", {"claims": False, "clocks": clocks}))
+    other = "lock of redis-py" if store == "redis" else "shared job store"
+    for name, clocks in {"true clocks": (0.0,) * 4, "clocks off": CLOCKS}.items():
+        todo.append((f"APScheduler alone, {other}, {name}", "", {"claims": False, "clocks": clocks}))
+    todo = [trial for trial in todo if only in trial[0]]
     with STORES[store]() as make:
         for number, (name, disturb, options) in enumerate(todo):
             with ExitStack() as stack:
@@ -368,7 +368,7 @@ def tried(store: str, seconds: float, *, others: bool) -> list[str]:
 def row(store: str, name: str, judged: Judgement) -> str:
     """A row of the table."""
     due = judged.due()
-    counts = (
+    counts: tuple[Callable[[str], int], ...] = (
         lambda key: len(due) - len(judged.missing(key)),
         lambda key: len(judged.doubled(key).keys() & set(due)),
         lambda key: len(judged.lost(key)),
@@ -382,7 +382,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each trial takes, at least 10")
     parser.add_argument("--store", choices=STORES, action="append", help="instead of all; can be repeated")
-    parser.add_argument("--without-others", action="store_true", help="no rows of APScheduler alone")
+    parser.add_argument("--only", default="", help="the trials whose names contain this")
     arguments = parser.parse_args()
     print(f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores, ", end="")
     print(f"{datetime.now(UTC):%Y-%m-%d}, {arguments.seconds:g} s a trial; 10 ms job / 0.2 s job\n")
@@ -390,7 +390,7 @@ def main() -> int:
     print("|", " | ".join(columns), "|\n| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
     wrong = []
     for store in arguments.store or STORES:
-        wrong += tried(store, arguments.seconds, others=not arguments.without_others)
+        wrong += tried(store, arguments.seconds, arguments.only)
     if wrong:
         print("\nWrong:", *wrong[:50], sep="\n- ")
     return 1 if wrong else 0

@@ -1,4 +1,4 @@
-"""The harness behind docs/reliability.md, a few trials of its quick parts; the rest is run by hand."""
+"""The harnesses behind docs/reliability.md and docs/replicas.md, a few quick trials; the rest is run by hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from pathlib import Path
 
 import pytest
 
-HARNESS = Path(__file__).parent.parent / "benchmarks" / "reliability.py"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.exists(), reason="the source distribution has no benchmarks")
 
 
-@pytest.mark.skipif(not HARNESS.exists(), reason="the source distribution has no benchmarks")
+@needs_benchmarks
 @pytest.mark.parametrize("part", ["closes", "clock"])
 def test_nothing_is_wrong(part: str) -> None:
     """Closes at random moments, and walks over clock changes, find nothing to complain of."""
-    command = [sys.executable, str(HARNESS), "--quick", "--only", part]
+    command = [sys.executable, str(BENCHMARKS / "reliability.py"), "--quick", "--only", part]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"| {part}" in done.stdout
+
+
+@needs_benchmarks
+def test_four_replicas_make_each_occurrence_once() -> None:
+    """Four processes whose clocks are off double nothing, and lose nothing without a reason."""
+    quick = ["--seconds", "9", "--store", "sqlite", "--only", "clocks off by"]
+    command = [sys.executable, str(BENCHMARKS / "replicas.py"), *quick]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| sqlite | claims" in done.stdout
