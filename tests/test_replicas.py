@@ -335,3 +335,49 @@ def test_what_came_due_while_nothing_was_up_runs_once_late(sqlite: str, tmp_path
         assert [run["at"] for run in runs(members, "k")] == [second]
         assert runs(members, "k")[0]["fence"] == 2
         assert first < second
+
+
+UVICORN = """
+import os
+from contextlib import asynccontextmanager
+
+from bgjobs import BackgroundJobs, BackgroundJobsSettings, current_run
+from fastapi import FastAPI
+
+def note():
+    run = current_run()
+    print("run", run.key, run.scheduled_at.timestamp(), os.getpid(), flush=True)
+
+@asynccontextmanager
+async def lifespan(app):
+    jobs = BackgroundJobs(settings=BackgroundJobsSettings(claims={"url": "sqlite:///claims.db"}, env_file=None))
+    jobs.add_background_job(note, key="often", cron="* * * * * *")
+    jobs.add_background_job(note, key="start", cron="0 0 3 1 1 *", run_immediately=True)
+    async with jobs:
+        print("warm", flush=True)
+        yield
+
+app = FastAPI(lifespan=lifespan)
+"""
+
+
+def test_four_workers_of_uvicorn_run_each_occurrence_once(tmp_path: Path) -> None:
+    """On one machine a file is enough for them; one of them makes the immediate run."""
+    (tmp_path / "shop_app.py").write_text(UVICORN, encoding="utf-8")
+    command = [sys.executable, "-m", "uvicorn", "shop_app:app", "--port", "0", "--workers", "4"]
+    output = tmp_path / "output.txt"
+
+    def runs_of(key: str) -> list[str]:
+        lines = [line.split() for line in output.read_text().splitlines()]
+        return [line[2] for line in lines if line[:2] == ["run", key]]
+
+    with output.open("w") as file, subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file) as server:
+        try:
+            until(lambda: output.read_text().count("warm\n") == 4)
+            before = len(runs_of("often"))
+            until(lambda: len(runs_of("often")) >= before + 4)
+        finally:
+            server.terminate()
+            server.wait(LIMIT)
+    assert len(runs_of("often")) == len({*runs_of("often")})
+    assert len(runs_of("start")) == 1
