@@ -77,7 +77,7 @@ class Keeper:
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
         self._line = Line(self._changed)
-        in_thread(self._beat, "bgjobs-heartbeat")
+        self._heart = in_thread(self._beat, "bgjobs-heartbeat")
 
     # -- a run ---------------------------------------------------------------------------------------------------
 
@@ -233,6 +233,7 @@ class Keeper:
         self._is_closed = True
         self._woken.set()
         self._line.close()
+        self._heart.join(waits.claim)
         self._store.close()
 
     # -- the heartbeat -------------------------------------------------------------------------------------------
