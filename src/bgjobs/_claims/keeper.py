@@ -72,7 +72,7 @@ class Keeper:
         self._ahead = 0.0  # milliseconds by which this machine's clock is ahead of the store's
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
-        self._asked: dict[str, tuple[int, str]] = {}  # fire times and tokens that may be granted unheard, by key
+        self._unheard: dict[str, dict[str, int]] = {}  # tokens that may be granted, and their fire times, by key
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
@@ -94,6 +94,7 @@ class Keeper:
             return self._refused(run, answer)
         run.fence = answer.fence
         self._told.pop(run.key, None)
+        self._unheard.pop(run.key, None)  # none of those has the lease any more
         if run.job.schedule is not None and run.kind in _KINDS:
             run.job.schedule.is_held = False
         if answer.lost:
@@ -107,10 +108,9 @@ class Keeper:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
         fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        due, run.lease = self._asked.pop(run.key, (fire, ""))
-        done = run.lease or self._done.get(run.key, "")
-        if not (fire and due == fire and run.lease):
-            run.lease = secrets.token_hex(8)
+        unheard = self._unheard.get(run.key, {})
+        done = next(reversed(unheard), "") or self._done.get(run.key, "")
+        run.lease = next((token for token, due in unheard.items() if fire and due == fire), secrets.token_hex(8))
         schedule = run.job.schedule
         text, lease = schedule.text if schedule else "", round(self._lease * 1000)
         key = self._prefix + run.key
@@ -119,7 +119,7 @@ class Keeper:
         try:
             return await calls.wait(asked, waits.claim)
         except BaseException as error:
-            self._asked[run.key] = (fire, run.lease)
+            self._unheard.setdefault(run.key, {})[run.lease] = fire
             asked.add_done_callback(self._came_late)
             if isinstance(error, TimeoutError):
                 self._line.silent()
@@ -146,6 +146,8 @@ class Keeper:
             assert schedule is not None  # an extra run is never refused for that
             schedule.is_held = True
         elif reason in (status.BUSY, status.EARLY):
+            if self._unheard.get(run.key):
+                self.look()  # whether that lease is ours
             is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
         else:
             is_told = reason == status.CLAIMED
@@ -207,8 +209,9 @@ class Keeper:
     def _looked(self, row: dict[str, Any]) -> None:
         """Tell of a row. A grant that nobody has heard of is for a late run to take up; else it is given back."""
         key, is_late = row["key"], False
-        fire, token = self._asked.get(key, (0, ""))
-        is_ours = token != "" and token == row["token"]
+        token = row["token"]
+        unheard = self._unheard.get(key, {})
+        is_ours, fire = token in unheard, unheard.get(token, 0)
         try:
             is_late = self._heard({**row, "last_fire": fire - 1} if is_ours and fire else row)
         except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
