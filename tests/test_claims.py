@@ -40,7 +40,7 @@ from bgjobs import (
 from bgjobs._claims import open_store  # users have the command line
 from scripts import said
 from servers import REDIS_URL
-from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, nothing, row, stored, until
+from stage import LIMIT, NIGHTLY, Times, Waiter, counts, eventually, job_class, nothing, row, stored, until
 
 EVERY_SECOND = "* * * * * *"
 
@@ -301,12 +301,13 @@ def test_a_job_that_was_paused_while_cold_is_resumed(url: str) -> None:
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_is_ahead_waits_for_that_of_the_store(url: str, records: Any) -> None:
+def test_a_clock_that_is_ahead_waits_for_that_of_the_store(url: str, colour: str, records: Any) -> None:
     """Up to a minute; it is told once, and shows in `health()`."""
     at = Waiter()
+    job = job_class(colour, lambda *_: at(current_run().scheduled_at))
     real = datetime.now(UTC)
     with time_machine.travel(real + timedelta(seconds=7), tick=True):
-        jobs = replica(url).add_background_job(lambda: at(current_run().scheduled_at), key="k", cron=EVERY_SECOND)
+        jobs = replica(url).add_background_job(job, key="k", cron=EVERY_SECOND)
         with jobs:
             until(lambda: len(records.texts("WARNING")))
             assert "ms ahead of the claim store's" in records.texts("WARNING")[0]

@@ -146,8 +146,6 @@ class Keeper:
             assert schedule is not None  # an extra run is never refused for that
             schedule.is_held = True
         elif reason in (status.BUSY, status.EARLY):
-            if self._unheard.get(run.key):
-                self.look()  # whether that lease is ours
             is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
         else:
             is_told = reason == status.CLAIMED
