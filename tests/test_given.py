@@ -147,3 +147,22 @@ def test_it_goes_on_when_its_owner_starts_it_again() -> None:
     second.close()
     seen.wait(len(seen.seen) + 2)
     scheduler.shutdown()
+
+
+def test_one_whose_event_loop_is_closed_is_refused_whole() -> None:
+    """It says that it is running, but nobody can wake it up; the jobs are cold after the error."""
+    scheduler = AsyncIOScheduler(timezone="UTC")
+
+    async def start() -> None:
+        scheduler.start()
+
+    asyncio.run(start())
+    jobs = cold(scheduler).add_background_job(nothing, cron=NIGHTLY)
+
+    async def warm_up() -> None:
+        with pytest.raises(RuntimeError, match="closed"):
+            jobs.warm_up()
+
+    asyncio.run(warm_up())
+    assert not jobs.is_warm
+    assert "_process_jobs" not in vars(scheduler)

@@ -209,8 +209,6 @@ class SchedulerBridge:
         self.scheduler.add_listener(dispatch, EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES | EVENT_EXECUTOR_ADDED)
         for executor in list(self.scheduler._executors.values()):
             adopt(executor)
-        if self.running:
-            self.scheduler.wakeup()  # it may sleep for long, or for ever, after an exception
 
     def unlisten(self) -> None:
         """The reverse of `listen` and `warn_when_started`."""
@@ -227,6 +225,7 @@ class SchedulerBridge:
         It runs nothing before `resume`, which `started` is to call.
         """
         if self.running:
+            self.scheduler.wakeup()  # it may sleep for long, or for ever, after an exception
             started()
             return
         self._renew_pools()
