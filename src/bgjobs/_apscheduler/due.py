@@ -13,7 +13,7 @@ from .._runs.schedule import RegisteredJob
 class Due:
     """A job that is due, on its way to its owner: who was asked, the APScheduler job, its fire times, and our job."""
 
-    __slots__ = ("executor", "is_released", "job", "left_out", "moments", "repeated", "row", "run_times", "since")
+    __slots__ = ("executor", "expected", "is_released", "job", "moments", "repeated", "row", "run_times", "since")
 
     def __init__(self, executor: Any, row: Any, run_times: list[datetime], job: RegisteredJob) -> None:
         self.executor = executor
@@ -21,7 +21,7 @@ class Due:
         self.run_times = run_times
         self.job = job
         self.moments = [run_time.astimezone(UTC) for run_time in run_times]
-        self.repeated, self.left_out = job.submit(row.args[2], self.moments, row.next_run_time.astimezone(UTC))
+        self.repeated, self.expected = job.submit(row.args[2], self.moments, row.next_run_time.astimezone(UTC))
         self.since = time.monotonic()
         self.is_released = False
 

@@ -145,8 +145,7 @@ class Owners:
             self._decline(due, counted, reason)
 
     def _decline(self, due: Due, counted: str, reason: str, *, later: bool = False) -> None:
-        if due.left_out:
-            self.registry.left_out(due.job, due.moments[0], due.left_out, later=later)
+        self.registry.left_out(due.job, due.expected, due.moments[0], later=later)
         for moment in due.moments:
             if moment in due.repeated:
                 self.registry.repeated(due.job.key, moment, later=later)
@@ -174,8 +173,7 @@ class Owners:
     def _own_in_thread(self, due: Due) -> None:
         if not self._waiting.pop(due, False):
             return
-        if due.left_out:
-            self.registry.left_out(due.job, due.moments[0], due.left_out)
+        self.registry.left_out(due.job, due.expected, due.moments[0])
         for run_time in due.run_times:
             self._context.copy().run(self._run_in_thread, due, run_time)
 
@@ -194,8 +192,7 @@ class Owners:
     async def _own_in_task(self, due: Due) -> None:
         if not self._waiting.pop(due, False):
             return
-        if due.left_out:
-            self.registry.left_out(due.job, due.moments[0], due.left_out)
+        self.registry.left_out(due.job, due.expected, due.moments[0])
         executor, row = due.executor, due.row
         for run_time in due.run_times:
             run = self._new_run(due, run_time)

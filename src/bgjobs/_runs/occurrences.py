@@ -104,12 +104,15 @@ class Occurrences:
             self.reports.skipped(report, quiet=quiet)
         return Skipped(reason)
 
-    def left_out(self, job: RegisteredJob, scheduled_at: datetime, times: int, *, later: bool = False) -> None:
-        """Skip so many occurrences before the one that APScheduler came with."""
-        if job.options.coalesce:
+    def left_out(
+        self, job: RegisteredJob, expected: datetime | None, scheduled_at: datetime, *, later: bool = False
+    ) -> None:
+        """Skip the occurrences between the one that was expected and the one that APScheduler came with."""
+        times = job.schedule.left_out(expected, scheduled_at) if job.schedule is not None else 0
+        if times and job.options.coalesce:
             reason = f"coalesced {times} earlier due runs into this one"
             self.skip(job.key, scheduled_at, status.COALESCED, reason, times=times, later=later)
-        else:  # APScheduler tells of overlaps after its pass, and not at all where a job store raises in that
+        elif times:  # APScheduler tells of overlaps after its pass, and not at all where a job store raises in that
             reason = f"{times} earlier occurrences overlapped while a job store failed"
             self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, times=times, later=later)
 
@@ -124,8 +127,7 @@ class Occurrences:
         if kind != SCHEDULED or job.schedule.was_ticked(scheduled_at):
             self.repeated(key, scheduled_at)
             return
-        if times := job.schedule.tick([scheduled_at]):
-            self.left_out(job, scheduled_at, times)
+        self.left_out(job, job.schedule.tick(scheduled_at), scheduled_at)
         self._overlap(job, SCHEDULED, scheduled_at)
 
     def repeated(self, key: str, scheduled_at: datetime, *, later: bool = False) -> Skipped:

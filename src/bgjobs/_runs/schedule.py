@@ -93,16 +93,20 @@ class Schedule:
         """Whether APScheduler came with this fire time, or a later one: it comes with them in order."""
         return self.ticked_at is not None and fire_time <= self.ticked_at
 
-    def tick(self, fire_times: Sequence[datetime], earliest: datetime | None = None) -> int:
-        """Note fire times (UTC) that APScheduler came with. Returns how many before them were left out.
+    def tick(self, fire_time: datetime, earliest: datetime | None = None) -> datetime | None:
+        """Note the last fire time (UTC) that APScheduler came with. Returns the first one that was expected.
 
         The `earliest` is when APScheduler had the job due; at first, it has another idea of when that was than we had.
         """
         expected = earliest if self.ticked_at is None and earliest is not None else self.expected
-        self.ticked_at = fire_times[-1]
-        self.expected = self.after(fire_times[-1], fire_times[-1]) if self.following is not None else None
-        own = bool(getattr(self.trigger, "jitter", None))  # lies before the first one, which is later by the jitter
-        return max(0, self.count(expected, fire_times[0]) - own)
+        self.ticked_at = fire_time
+        self.expected = self.after(fire_time, fire_time) if self.following is not None else None
+        return expected
+
+    def left_out(self, expected: datetime | None, fire_time: datetime) -> int:
+        """How many fire times were left out between the one that was expected and the one that came."""
+        own = bool(getattr(self.trigger, "jitter", None))  # lies before the one that came, which is later by the jitter
+        return max(0, self.count(expected, fire_time) - own)
 
     def count(self, begin: datetime | None, end: datetime) -> int:
         """How many fire times there are from the fire time `begin` until before `end`, `MANY` at most."""
@@ -194,23 +198,24 @@ class RegisteredJob:
     one_shots: dict[str, None] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def submit(self, kind: str, run_times: Sequence[datetime], earliest: datetime) -> tuple[list[datetime], int]:
+    def submit(
+        self, kind: str, run_times: Sequence[datetime], earliest: datetime
+    ) -> tuple[list[datetime], datetime | None]:
         """Note that an executor is asked to run the job at these fire times (UTC). Called under APScheduler's locks.
 
         Returns:
             Those that it was asked for before, since a scheduler comes with a run again where its job store did not
-            take note of the first time; and how many earlier ones were left out.
+            take note of the first time; and the fire time that was expected, where that is known.
         """
         schedule = self.schedule
         if kind == SCHEDULED and schedule is not None:
             again = [moment for moment in run_times if schedule.was_ticked(moment)]
-            fresh = run_times[len(again) :]
-            return again, schedule.tick(fresh, earliest) if fresh else 0
+            return again, schedule.tick(run_times[-1], earliest) if len(again) < len(run_times) else None
         again = list(run_times) if kind in self.one_shots else []
         self.one_shots[kind] = None
         if len(self.one_shots) > REMEMBERED:
             del self.one_shots[next(iter(self.one_shots))]
-        return again, 0
+        return again, None
 
 
 def row(job: RegisteredJob) -> JobStatus:
