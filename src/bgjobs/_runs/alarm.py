@@ -55,7 +55,7 @@ class _Clock:
                 self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
             self._ring()
 
-    def _ring(self) -> None:  # whose variables end with it: an alarm leads to its run
+    def _ring(self) -> None:  # a frame of its own: a variable that lasts would keep an alarm, and so its run, alive
         for alarm in list(self.alarms):
             if alarm.at <= time.monotonic() and self.alarms.pop(alarm, alarm) is None:
                 with suppress(RuntimeError):  # no thread can be had

@@ -155,7 +155,7 @@ class Registry(Occurrences):
         await self.settle(run, calls)
 
     def _admit(self, run: Run) -> Skipped | None:
-        """Let the run start, or count and report why it is skipped."""
+        """Count and report why the run is skipped; ``None`` where nothing is against it yet."""
         job = run.job
         if self.jobs.get(run.key) is not job:
             return self.skip(run.key, run.scheduled_at, status.REFUSED, "the job was removed first")
@@ -183,7 +183,7 @@ class Registry(Occurrences):
             self.claims.release(run, run.outcome or status.CANCELLED, error)
 
     def _begin(self, job: RegisteredJob, run: Run) -> Skipped | None:
-        """The overlap guard: it is free again when the action has ended."""
+        """Take a place under the overlap guard, until the action has ended; or skip the run."""
         limit = 1 if run.kind == STARTUP else job.options.max_instances
         with job.lock:
             run.is_live = len(job.running) < limit
