@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor as Threads
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,29 @@ def test_an_extra_run_whose_row_cannot_be_deleted(kind: str, tmp_path: Path, rec
         until(lambda: row(jobs, "k").not_run["repeated"] and not scheduler.get_job(f"bgjobs:k:{run_id}"))
     assert seen.seen == [run_id]
     assert any("this occurrence was submitted already" in text for text in records.texts("WARNING"))
+
+
+def test_an_extra_run_while_its_file_is_locked(tmp_path: Path, records: Any) -> None:
+    """Another program has a transaction on the SQLite file; when that is over, the row goes, and nothing runs again."""
+    seen, file = Waiter(), tmp_path / "jobs.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+
+    class Shared(SQLAlchemyJobStore):  # type: ignore[misc]
+        def remove_job(self, job_id: str) -> None:
+            if not other.in_transaction and not records.texts("ERROR"):
+                other.execute("BEGIN EXCLUSIVE")
+            super().remove_job(job_id)
+
+    options = {"poolclass": NullPool, "connect_args": {"timeout": 0.01}}
+    store = Shared(url=f"sqlite:///{file}", engine_options=options)
+    scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": store}, jobstore_retry_interval=0.05)
+    with cold(scheduler).add_background_job(lambda: seen(), key="k", cron=NIGHTLY) as jobs:
+        run_id = jobs.run_now("k")
+        until(lambda: any("database is locked" in text for text in records.texts("ERROR")))
+        other.execute("COMMIT")
+        until(lambda: row(jobs, "k").not_run["repeated"] and not scheduler.get_job(f"bgjobs:k:{run_id}"))
+    other.close()
+    assert len(seen.seen) == 1
 
 
 def test_an_immediate_run_whose_row_cannot_be_deleted(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.schedulers.gevent import GeventScheduler
 
 from bgjobs import ConfigurationError
@@ -110,10 +111,19 @@ def test_it_looks_at_its_job_stores_again_and_again(kind: str, waits: Any) -> No
         looked.wait(9)
 
 
-def test_a_gevent_scheduler_is_refused() -> None:
-    """It is a `BlockingScheduler` by inheritance only; the error names a scheduler that can stand beside it."""
+class OtherScheduler(BaseScheduler):  # type: ignore[misc]
+    """A scheduler of another kind, as those for Tornado, Twisted and Qt."""
+
+    def shutdown(self, wait: bool = True) -> None: ...
+
+    def wakeup(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [GeventScheduler, OtherScheduler])
+def test_a_scheduler_of_another_kind_is_refused(kind: type[Any]) -> None:
+    """The one of gevent is a `BlockingScheduler` by inheritance only; the error names what can stand beside each."""
     with pytest.raises(ConfigurationError, match="can have a BackgroundScheduler beside it"):
-        cold(GeventScheduler())
+        cold(kind())
 
 
 def test_what_is_no_error_ends_a_blocking_scheduler() -> None:

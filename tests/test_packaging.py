@@ -181,6 +181,12 @@ def test_runtime_dependencies_are_three() -> None:
     assert sorted(re.split(r"[<>=!~ ]", line)[0] for line in required) == ["apscheduler", "loguru", "pydantic-settings"]
 
 
+def test_an_apscheduler_that_sleeps_an_hour_too_long_is_not_enough() -> None:
+    """Before 3.11.3 it computed its last sleep before the clocks go forward on the wall clock."""
+    (line,) = [line for line in metadata.requires("bgjobs") or [] if line.startswith("apscheduler")]
+    assert ">=3.11.3" in line
+
+
 @pytest.fixture(name="wheel", scope="module")
 def _wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, built from this tree."""

@@ -119,6 +119,25 @@ def test_a_log_sink_that_raises_once_stops_no_job(kind: str, tmp_path: Path) -> 
         logger.remove(number)
 
 
+def test_a_log_sink_that_raises_leaves_no_scope_open(kind: str, colour: str) -> None:
+    """Not even where it raises while a failed handler is logged."""
+    closed = Waiter()
+
+    def sink(_: object) -> None:
+        raise OSError("disk full")
+
+    def resolver(job_type: type[Any]) -> Any:
+        return Scope(job_type(), closed)
+
+    number = logger.add(sink, catch=False, level=0)
+    try:
+        job = job_class(colour, fail, fail)
+        with stage(kind, lambda jobs: jobs.add_background_job(job, key="k", trigger=often()), resolver=resolver):
+            assert all(isinstance(error, ValueError) for error in closed.wait(2))
+    finally:
+        logger.remove(number)
+
+
 @pytest.mark.parametrize("error", [KeyError, SystemExit])
 def test_a_class_whose_attributes_raise_runs_all_the_same(kind: str, colour: str, error: type[BaseException]) -> None:
     """It has no ``on_exception`` then, and fails like any other job."""
