@@ -80,17 +80,23 @@ class TestPause:
             assert row(jobs, "k").not_run["paused"] == 4
 
 
+def until_released() -> tuple[Callable[[], None], Waiter, threading.Event]:
+    """A job that goes on until it is released; tells when it is going."""
+    going, release = Waiter(), threading.Event()
+
+    def job() -> None:
+        going()
+        release.wait(LIMIT)
+
+    return job, going, release
+
+
 class TestRemoveAndAdd:
     """Another job under the key of one whose run is in progress."""
 
     def test_the_overlap_guard_holds(self, kind: str, colour: str) -> None:
         """The runs of the new job are overlapped until the old one's run has ended; then its immediate run is made."""
-        going, release, runs = Waiter(), threading.Event(), Waiter()
-
-        def old(cancellation_token: Any) -> None:
-            going()
-            release.wait(LIMIT)
-
+        (old, going, release), runs = until_released(), Waiter()
         new = job_class(colour, lambda *_: runs(release.is_set()))
         with stage(kind, lambda jobs: jobs.add_background_job(old, key="k", trigger=now())) as jobs:
             going.wait()
@@ -104,11 +110,7 @@ class TestRemoveAndAdd:
 
     def test_it_holds_over_several_removals(self) -> None:
         """The job that is running may be any earlier one of the key; only the latest job runs after it."""
-        going, release, ended = Waiter(), threading.Event(), Waiter()
-
-        def old() -> None:
-            going()
-            release.wait(LIMIT)
+        (old, going, release), ended = until_released(), Waiter()
 
         with cold().add_background_job(old, key="k", trigger=now()) as jobs:
             going.wait()
@@ -124,11 +126,7 @@ class TestRemoveAndAdd:
 
     def test_an_immediate_run_that_waits_is_no_longer_made_when_its_job_is_removed(self) -> None:
         """It is skipped, as after a removal without a run in progress."""
-        going, release, ended = Waiter(), threading.Event(), Waiter()
-
-        def old() -> None:
-            going()
-            release.wait(LIMIT)
+        (old, going, release), ended = until_released(), Waiter()
 
         with cold().add_background_job(old, key="k", trigger=now()) as jobs:
             going.wait()
@@ -141,17 +139,13 @@ class TestRemoveAndAdd:
 
     def test_a_job_store_that_refuses_the_immediate_run_is_told(self, records: Any) -> None:
         """The schedule of the new job goes on."""
-        going, release, runs = Waiter(), threading.Event(), Waiter()
+        (old, going, release), runs = until_released(), Waiter()
 
         class Refusing(MemoryJobStore):  # type: ignore[misc]
             def add_job(self, job: Any) -> None:
                 if job.id.endswith(":startup"):
                     raise OSError("no more rows")
                 super().add_job(job)
-
-        def old() -> None:
-            going()
-            release.wait(LIMIT)
 
         scheduler = BackgroundScheduler(timezone="UTC", jobstores={"default": Refusing()})
         with cold(scheduler).add_background_job(old, key="k", trigger=now()) as jobs:
