@@ -11,7 +11,19 @@ from .._runs.schedule import RegisteredJob
 
 
 class Due:
-    """A job that is due, on its way to its owner: who was asked, the APScheduler job, its fire times, and our job."""
+    """A job that is due, on its way to the owner of its run.
+
+    Attributes:
+        executor: The executor that was asked to run it.
+        row: The APScheduler job.
+        job: Our job.
+        run_times: Its fire times, as APScheduler gave them.
+        moments: The same in UTC.
+        repeated: Those of the moments that were submitted before.
+        expected: The first fire time that was expected (UTC); ``None`` where that is not known.
+        since: When it was submitted (`time.monotonic`).
+        is_released: Whether APScheduler may submit the job again.
+    """
 
     __slots__ = ("executor", "expected", "is_released", "job", "moments", "repeated", "row", "run_times", "since")
 
