@@ -131,6 +131,14 @@ class TestInformation:
         assert status("--version") == 0
         assert capsys.readouterr().out.startswith("bgjobs 0.")
 
+    @pytest.mark.parametrize("command", ["run", "check", "status", "pause", "resume"])
+    def test_the_help_names_only_variables_that_the_command_reads(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Those that ask the claim store import an application only where --app is given."""
+        assert status(command, "--help") == 0
+        assert ("BGJOBS__APP" in capsys.readouterr().out) == (command in ("run", "check"))
+
     def test_the_help_names_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         """--help lists the commands, each with a line."""
         assert status("--help") == 0

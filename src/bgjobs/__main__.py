@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bgjobs", description="Background jobs on six-field cron schedules.")
     parser.add_argument("--version", action="version", version=f"bgjobs {version('bgjobs')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    source = _source()
+    source = _source(f" (also: {PREFIX}APP)")
 
     does = "run the jobs until Ctrl-C or SIGTERM, then let them end"
     run = commands.add_parser("run", parents=[source], help=does, epilog=TRUST)
@@ -137,15 +137,15 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
     describe.set_defaults(command=lambda _: _print_json(schema()))
-    _fleet_commands(commands, source)
+    _fleet_commands(commands, _source())
     return parser
 
 
-def _source() -> argparse.ArgumentParser:
+def _source(also: str = "") -> argparse.ArgumentParser:
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument("--config", metavar="FILE", help=f"the settings file (also: {CONFIG_FILE})")
-    app = f"the BackgroundJobs of an application, or a function that returns them (also: {PREFIX}APP)"
-    source.add_argument("--app", metavar="MODULE:NAME", help=app)
+    app = "the BackgroundJobs of an application, or a function that returns them"
+    source.add_argument("--app", metavar="MODULE:NAME", help=app + also)
     return source
 
 
