@@ -146,6 +146,29 @@ def test_no_exit_function_keeps_the_process(tmp_path: Path, stderr: str) -> None
     assert ("Timeout (0:00:00.500000)!" in err) == (stderr != "None")
 
 
+def test_a_close_that_raises_keeps_no_other_jobs_warm(tmp_path: Path) -> None:
+    """At the exit of the interpreter: every facade is closed, and each error is logged."""
+    status, lines, err = finished(
+        start(
+            tmp_path,
+            """
+            from apscheduler.jobstores.memory import MemoryJobStore
+
+            class Full(MemoryJobStore):
+                def shutdown(self):
+                    say("shut down")
+                    raise OSError("disk full")
+
+            for _ in range(3):
+                scheduler = CLASSES["background"](jobstores={"default": Full()})
+                cold(scheduler).add_background_job(nothing, cron=NIGHTLY).warm_up()
+            """,
+        )
+    )
+    assert (status, lines) == (0, ["shut down"] * 3), err
+    assert err.count("closing the jobs at the exit of the interpreter failed: OSError: disk full") == 3
+
+
 class TestASecondSignal:
     """It ends the process at once, although runs have twenty seconds to end."""
 

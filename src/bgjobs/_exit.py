@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
 
@@ -116,7 +116,10 @@ def _at_exit() -> None:
     if time.monotonic() < _deadline:
         _end_in(max(_left, waits.last))
     for facade in list(warm):
-        facade.close()
+        try:
+            facade.close()
+        except Exception as error:  # noqa: BLE001 - whatever a job store raises; the other facades are closed as well
+            log.failure("closing the jobs at the exit of the interpreter failed:", error)
     if keys := sorted({run.key for run in abandoned if run.is_live}):
         end(f"the process leaves runs behind that did not end (of the jobs {', '.join(map(repr, keys))})")
 
@@ -136,9 +139,10 @@ def _in_forked_child() -> None:
     CancellationToken.forked()
     warm.clear()
     abandoned.clear()
-    for forked in [*reversed(in_child), *(facade.forked for facade in facades)]:
-        forked()
-    _after_fork()
+    with ExitStack() as each:  # calls the others after one that raises, and the last added first
+        each.callback(_after_fork)
+        for forked in [*(facade.forked for facade in facades), *in_child]:
+            each.callback(forked)
 
 
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001
