@@ -108,7 +108,7 @@ class Keeper:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
         fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        unheard = self._unheard.get(run.key, {})
+        unheard = dict(self._unheard.get(run.key, {}))  # another run of the key may change it meanwhile
         done = next(reversed(unheard), "") or self._done.get(run.key, "")
         run.lease = next((token for token, due in unheard.items() if fire and due == fire), secrets.token_hex(8))
         schedule = run.job.schedule
@@ -123,7 +123,7 @@ class Keeper:
             asked.add_done_callback(self._came_late)
             if isinstance(error, TimeoutError):
                 self._line.silent()
-            elif not isinstance(error, ClaimStoreError):
+            elif not isinstance(error, Exception):  # a cancellation
                 raise
             return 0.0, None
 
