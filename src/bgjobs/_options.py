@@ -38,7 +38,7 @@ Zone = Annotated[
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
 
-def described(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def describe_fields(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Copy what the docstrings of a model say about its fields into its JSON Schema, for editors."""
     schema["description"] = cleandoc(model.__doc__ or "").partition("\n\n")[0]
     for docstring in (base.__doc__ or "" for base in model.__mro__):
@@ -57,7 +57,7 @@ class JobDefaults(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, json_schema_extra=described
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, json_schema_extra=describe_fields
     )
 
     misfire_grace_time: Annotated[int, Field(gt=0, le=LONGEST)] | None = None
