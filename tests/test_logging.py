@@ -77,6 +77,14 @@ class TestLines:
         logger.info("hello")
         assert capsys.readouterr().err == ""
 
+    def test_a_wrong_level_leaves_the_log_as_it_was(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The error comes through, and what was set up before goes on."""
+        configure_logging()
+        with pytest.raises(ValueError, match="LOUD"):
+            configure_logging("LOUD")
+        logger.info("still here")
+        assert "still here" in capsys.readouterr().err
+
     def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         """One flat object a line, with what is bound, and the traceback."""
         configure_logging(json=True)

@@ -44,12 +44,12 @@ def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
         level: The lowest level that is written, a name or number of loguru.
         json: Whether each record is one line of JSON; else text, in colour on a terminal.
     """
-    unconfigure_logging()
-    with suppress(ValueError):  # the default sink was removed already
-        logger.remove(0)
     head = "" if json else "<green>{time:YYYY-MM-DDTHH:mm:ss.SSSZ}</green> <level>{level: <8}</level> "
     sink = _Sink(sys.stderr, json=json)
     number = logger.add(sink, level=level, format=lambda _: head, diagnose=False, backtrace=False)
+    unconfigure_logging()  # not before: a wrong level leaves the log as it was
+    with suppress(ValueError):  # the default sink was removed already
+        logger.remove(0)
     _installed.callback(_remove_sink, number)
     _intercept(logging.getLogger(APSCHEDULER))
 
