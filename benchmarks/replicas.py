@@ -294,10 +294,10 @@ class Judgement:
 
     def why(self, key: str, fire: int) -> set[str]:
         """Why an occurrence has not run."""
-        reasons = {line["what"] for line in self.refused[key, fire]} - {status.CLAIMED}
+        reasons = {line["what"] for line in self.refused[key, fire]} - {status.Outcome.CLAIMED}
         for line in self.refused[key, fire]:
             killed = self.killed.get(int((re.search(r":(\d+)$", line["reason"] or "") or [0, 0])[1]))
-            if line["what"] == status.CLAIMED and killed and abs(killed + self.epoch - fire) < EDGE:
+            if line["what"] == status.Outcome.CLAIMED and killed and abs(killed + self.epoch - fire) < EDGE:
                 reasons.add("killed after its claim")
         return reasons
 

@@ -21,7 +21,7 @@ from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._options import BackgroundJobOptions
 from ._runs.run import CurrentRun, current_run
-from ._runs.status import Cancelled, Health, JobStatus, Skipped
+from ._runs.status import Cancelled, Health, JobStatus, Outcome, Skipped
 from ._token import CancellationToken
 
 if typing.TYPE_CHECKING:  # what stands below would let a type checker take every name for known
@@ -56,6 +56,7 @@ __all__ = [
     "JobStatus",
     "LifecycleError",
     "NeverFiresError",
+    "Outcome",
     "Resolver",
     "ResolverError",
     "Skipped",

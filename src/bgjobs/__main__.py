@@ -30,7 +30,7 @@ from ._logging import configure_logging
 from ._registration import load
 from ._runs import log
 from ._runs.calls import InThread, drive, in_task
-from ._runs.status import SUCCEEDED
+from ._runs.status import Outcome
 from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
@@ -218,7 +218,7 @@ def _once(jobs: BackgroundJobs, key: str) -> int:
             copy_context().run(drive, registry.run_alone(run, InThread(lifecycle.loop)))
     if run.error is not None:  # without a scheduler nothing else logs the traceback
         log.failure(f"job {job.key!r} ends with status 1:", run.error, run)
-    return 0 if run.outcome == SUCCEEDED else FAILED
+    return 0 if run.outcome == Outcome.SUCCEEDED else FAILED
 
 
 def _check(arguments: argparse.Namespace) -> None:

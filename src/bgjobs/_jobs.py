@@ -223,7 +223,7 @@ class BackgroundJobs:
 
     def status(self) -> list[JobStatus]:
         """One row a job, in the order of registration; never waits for the scheduler."""
-        return self._registry.status()
+        return self._registry.status(is_warm=self.is_warm)
 
     def health(self) -> Health:
         """Whether the jobs are warm, the scheduler is running, and no job is overdue by more than ten seconds.

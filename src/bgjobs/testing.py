@@ -16,7 +16,7 @@ from ._lifecycle import Lifecycle
 from ._runs.calls import InThread, drive, in_task
 from ._runs.run import Run
 from ._runs.schedule import RegisteredJob, Schedule
-from ._runs.status import COALESCED, MISSED, OVERLAPPED, SUCCEEDED, RunReport, Skipped
+from ._runs.status import Outcome, RunReport, Skipped
 from ._runs.threads import wait_in_thread
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
@@ -109,7 +109,7 @@ def _one_run(jobs: BackgroundJobs, key: str) -> Generator[Run]:
 def _result(run: Run) -> RunResult:
     if isinstance(run.value, Skipped) and run.outcome is None:
         return RunResult(run.key, None, "skipped", run.value.reason)
-    value = run.value if run.outcome == SUCCEEDED else None
+    value = run.value if run.outcome == Outcome.SUCCEEDED else None
     return RunResult(run.key, run.run_id, run.outcome or "", value, run.error)
 
 
@@ -179,20 +179,20 @@ def _walk(
     running: list[datetime] = []  # when the runs in progress will end
     if options.run_immediately:
         running.append(start + takes)
-        yield Step(start, job.key, start, SUCCEEDED)
+        yield Step(start, job.key, start, Outcome.SUCCEEDED)
     for at, due in groupby(_fire_times(job.schedule, start, end), key=lambda time: _awake(time, naps)):
         times = list(due)
         if options.coalesce:
-            yield from (Step(at, job.key, scheduled_at, COALESCED) for scheduled_at in times[:-1])
+            yield from (Step(at, job.key, scheduled_at, Outcome.COALESCED) for scheduled_at in times[:-1])
             times = times[-1:]
         for scheduled_at in times:
             running = [moment for moment in running if moment > at]
             if len(running) >= options.max_instances:
-                outcome = OVERLAPPED
+                outcome = Outcome.OVERLAPPED
             elif at - scheduled_at > grace:
-                outcome = MISSED
+                outcome = Outcome.MISSED
             else:
-                outcome = SUCCEEDED
+                outcome = Outcome.SUCCEEDED
                 running.append(at + takes)
             yield Step(at, job.key, scheduled_at, outcome)
 

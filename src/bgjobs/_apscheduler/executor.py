@@ -43,7 +43,7 @@ from .._runs.calls import Calls, InThread, drive, in_task
 from .._runs.registry import Registry
 from .._runs.run import Run, enter, here
 from .._runs.schedule import SCHEDULED, RegisteredJob
-from .._runs.status import CLOSING, PAUSED, REFUSED
+from .._runs.status import Outcome
 from .._runs.threads import waits
 from . import missed
 from .due import Due
@@ -109,7 +109,7 @@ class Owners:
         except BaseException as error:
             if self._waiting.pop(due, False):  # pragma: no branch - else a worker that came first has it
                 reason = f"its executor took no more work ({log.described(error)})"
-                self._decline(due, REFUSED, reason, later=True)
+                self._decline(due, Outcome.REFUSED, reason, later=True)
             raise
 
     def _start(self, due: Due) -> None:
@@ -137,14 +137,14 @@ class Owners:
         if isinstance(due.executor, AsyncIOExecutor):
             due.executor._pending_futures.discard(task)
         if due in self._waiting:
-            self._take_back(due, CLOSING, "its task was cancelled before it started")
+            self._take_back(due, Outcome.CLOSING, "its task was cancelled before it started")
 
-    def _take_back(self, due: Due, counted: str, reason: str) -> None:
+    def _take_back(self, due: Due, counted: Outcome, reason: str) -> None:
         if self._waiting.pop(due, False):  # pragma: no branch - else its owner has it
             due.report(due.run_times[-1], [])
             self._decline(due, counted, reason)
 
-    def _decline(self, due: Due, counted: str, reason: str, *, later: bool = False) -> None:
+    def _decline(self, due: Due, counted: Outcome, reason: str, *, later: bool = False) -> None:
         self.registry.left_out(due.job, due.expected, due.moments[0], later=later)
         for moment in due.moments:
             if moment in due.repeated:
@@ -156,12 +156,12 @@ class Owners:
         """Skip the runs of a paused job that wait for a thread or a task."""
         for due in list(self._waiting):
             if due.job is job:
-                self._take_back(due, PAUSED, "the job was paused while it waited for its executor")
+                self._take_back(due, Outcome.PAUSED, "the job was paused while it waited for its executor")
 
     def take_all_back(self) -> None:
         """Skip everything that waits for a thread or a task, when the jobs are closed."""
         for due in list(self._waiting):
-            self._take_back(due, CLOSING, "no thread of its executor came free before the close")
+            self._take_back(due, Outcome.CLOSING, "no thread of its executor came free before the close")
 
     def problems(self) -> list[str]:
         """A sentence for each job that has waited for a thread or a task for long."""
@@ -233,7 +233,7 @@ class Owners:
     def _unlogged(self, run: Run, error: BaseException) -> list[Any]:
         log.failure(f"APScheduler could not log a run of job {run.key!r}:", error)
         if not run.is_begun:
-            self.registry.skip(run.key, run.scheduled_at, REFUSED, "APScheduler could not log its start")
+            self.registry.skip(run.key, run.scheduled_at, Outcome.REFUSED, "APScheduler could not log its start")
         return []
 
     # -- hooks ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from .._errors import DuplicateJobError
 from .._runs import log
 from .._runs.registry import Registry
 from .._runs.schedule import LATE, SCHEDULED, STARTUP, RegisteredJob, Schedule
-from .._runs.status import CLOSING, PAUSED, REFUSED
+from .._runs.status import Outcome
 from . import missed
 from .executor import Owners, fire
 from .scheduler import SchedulerBridge
@@ -189,7 +189,7 @@ class Rows(Stored):
 
     def _run_at_startup(self, job: RegisteredJob) -> None:
         if job.schedule is not None and job.schedule.paused_at is not None:
-            self._registry.skip(job.key, datetime.now(UTC), PAUSED, "the job is paused", later=True)
+            self._registry.skip(job.key, datetime.now(UTC), Outcome.PAUSED, "the job is paused", later=True)
         elif not self._registry.after_removed(job, partial(self.run_once, job, STARTUP)):
             self.run_once(job, STARTUP)
 
@@ -214,7 +214,7 @@ class Rows(Stored):
         if self._registry.claims is not None:
             self._registry.claims.pause(job, paused=True)
             return
-        self._skip(self._remove_rows(job.key, scheduled=False), PAUSED, "the job was paused first")
+        self._skip(self._remove_rows(job.key, scheduled=False), Outcome.PAUSED, "the job was paused first")
         with suppress(JobLookupError):  # finished, or removed by somebody else
             self._scheduler.pause_job(self.id_of(job.key))
         self._registry.pause(job)
@@ -244,7 +244,7 @@ class Rows(Stored):
             self._removed.pop(self.id_of(job.key), None)
             self._shared.taken.pop(self.id_of(job.key), None)
             self._registry.remove(job)
-        self._skip(one_shots, REFUSED, "the job was removed first")
+        self._skip(one_shots, Outcome.REFUSED, "the job was removed first")
 
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores, which stay with their due times."""
@@ -252,7 +252,7 @@ class Rows(Stored):
         self.park()
         in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:
-            self._skip(self._remove_rows(alias=alias), CLOSING, "the jobs are being closed")
+            self._skip(self._remove_rows(alias=alias), Outcome.CLOSING, "the jobs are being closed")
         self.release()
 
     def release(self) -> None:
@@ -274,6 +274,6 @@ class Rows(Stored):
                     one_shots += [row] if kind != SCHEDULED else []
         return one_shots
 
-    def _skip(self, one_shots: list[Any], counted: str, reason: str) -> None:
+    def _skip(self, one_shots: list[Any], counted: Outcome, reason: str) -> None:
         for row in one_shots:
             self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason)

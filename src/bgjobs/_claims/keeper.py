@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import ClaimStoreError
-from .._runs import log, status
+from .._runs import log
 from .._runs.calls import Calls
 from .._runs.run import Run
 from .._runs.schedule import LATE, SCHEDULED, STARTUP, RegisteredJob
+from .._runs.status import Outcome, Refused
 from .._runs.threads import waits
 from .line import Line, in_thread
 from .store import Answer, Ask, ClaimStore, Kind
@@ -31,12 +32,12 @@ AHEAD, LONGEST_WAIT, WINDOW = 5_000, 60_000, 600_000
 
 _KINDS: dict[str, Kind] = {SCHEDULED: "occurrence", LATE: "occurrence", STARTUP: "start"}
 _WORDS = {
-    status.CLAIMED: "claimed by {0.holder}",
-    status.PASSED: "a later one was claimed first, by {0.holder}; the clocks differ by more than the job's period",
-    status.BUSY: "still running on {0.holder}",
-    status.PAUSED: "the job is paused in all replicas",
-    status.EARLY: "this machine's clock is {0.ahead} ms ahead of the claim store's",
-    status.RECENT: "made at the start of another replica, {0.holder}",
+    Outcome.CLAIMED: "claimed by {0.holder}",
+    Outcome.PASSED: "a later one was claimed first, by {0.holder}; the clocks differ by more than the job's period",
+    Outcome.BUSY: "still running on {0.holder}",
+    Outcome.PAUSED: "the job is paused in all replicas",
+    Outcome.EARLY: "this machine's clock is {0.ahead} ms ahead of the claim store's",
+    Outcome.RECENT: "made at the start of another replica, {0.holder}",
 }
 
 
@@ -81,11 +82,11 @@ class Keeper:
 
     # -- a run ---------------------------------------------------------------------------------------------------
 
-    async def claim(self, run: Run, calls: Calls) -> status.Refused | None:
+    async def claim(self, run: Run, calls: Calls) -> Refused | None:
         """Claim a run, for the task or thread that owns it; ``None`` where it may begin."""
         sent, answer = await self._ask(run, calls)
-        if answer is not None and answer.reason == status.EARLY and answer.ahead <= LONGEST_WAIT:
-            self._is_news(run, status.EARLY, None, log.warning, _WORDS[status.EARLY].format(answer))
+        if answer is not None and answer.reason == "early" and answer.ahead <= LONGEST_WAIT:
+            self._is_news(run, Outcome.EARLY, None, log.warning, _WORDS[Outcome.EARLY].format(answer))
             await calls.sleep(run.token, answer.ahead / 1000)
             sent, answer = await self._ask(run, calls)
         if answer is None:
@@ -138,27 +139,27 @@ class Keeper:
         if not asked.cancelled() and asked.exception() is None and asked.result()[1].reason is None:
             self.look()
 
-    def _refused(self, run: Run, answer: Answer) -> status.Refused:
-        reason, schedule = str(answer.reason), run.job.schedule
+    def _refused(self, run: Run, answer: Answer) -> Refused:
+        reason, schedule = Outcome(str(answer.reason)), run.job.schedule
         text, is_told = _WORDS[reason].format(answer), True
-        if reason == status.PAUSED:
+        if reason == Outcome.PAUSED:
             self._is_news(run, reason, None, log.info, text)
             assert schedule is not None  # an extra run is never refused for that
             schedule.is_held = True
-        elif reason in (status.BUSY, status.EARLY):
-            is_told = not self._is_news(run, reason, answer.since if reason == status.BUSY else None)
+        elif reason in (Outcome.BUSY, Outcome.EARLY):
+            is_told = not self._is_news(run, reason, answer.since if reason == Outcome.BUSY else None)
         else:
-            is_told = reason == status.CLAIMED
+            is_told = reason == Outcome.CLAIMED
             if is_told and schedule is not None and schedule.is_held:
                 self.look()  # it may have been resumed
-        return status.Refused(reason, text, is_told)
+        return Refused(reason, text, is_told)
 
-    def _unclaimed(self, run: Run) -> status.Refused | None:
+    def _unclaimed(self, run: Run) -> Refused | None:
         run.lease = None
         down = self._line.down or "the claim store does not answer"
         if run.job.options.on_claim_error == "skip":
-            return status.Refused(status.UNCLAIMED, down)
-        self._is_news(run, status.UNCLAIMED, None, log.warning, "runs without a claim, in each replica")
+            return Refused(Outcome.UNCLAIMED, down)
+        self._is_news(run, Outcome.UNCLAIMED, None, log.warning, "runs without a claim, in each replica")
         return None
 
     def _is_news(
@@ -216,7 +217,7 @@ class Keeper:
             log.failure(f"what all replicas have missed of job {key!r} cannot be made up for:", error)
         if is_ours and not is_late:
             self._done[key] = token
-            self._line.submit(self._store.release, self._prefix + key, token, 0, status.UNCLAIMED, None)
+            self._line.submit(self._store.release, self._prefix + key, token, 0, Outcome.UNCLAIMED, None)
 
     def _changed(self, is_down: bool) -> None:
         if is_down:

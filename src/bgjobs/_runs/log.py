@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from .status import CANCELLED, COALESCED, FAILED, OVERTAKEN, RECENT, SUCCEEDED, TIMED_OUT, RunReport
+from .status import Outcome, RunReport
 
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
     from loguru._logger import context
@@ -34,7 +34,10 @@ except ImportError:  # pragma: no cover
 _context: ContextVar[Mapping[str, Any]] = context
 
 #: The levels of the outcomes and reasons that are no warning.
-LEVELS = {SUCCEEDED: "INFO", FAILED: "ERROR", TIMED_OUT: "ERROR", OVERTAKEN: "INFO", RECENT: "INFO"}
+LEVELS = {
+    **dict.fromkeys((Outcome.SUCCEEDED, Outcome.CONDITION, Outcome.OVERTAKEN, Outcome.RECENT), "INFO"),
+    **dict.fromkeys((Outcome.FAILED, Outcome.TIMED_OUT), "ERROR"),
+}
 
 
 class Named(Protocol):
@@ -44,7 +47,7 @@ class Named(Protocol):
     run_id: str
     scheduled_at: datetime
     is_live: bool
-    outcome: str | None
+    outcome: Outcome | None
 
 
 def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
@@ -73,13 +76,13 @@ def observe(report: RunReport) -> None:
         bound["reason"] = reason
     if report.run_id is not None:
         bound |= {"run_id": report.run_id, "seconds": round(report.seconds, 6)}
-    if outcome == SUCCEEDED:
+    if outcome == Outcome.SUCCEEDED:
         message = f"job {key!r} succeeded in {report.seconds:.3f} s"
     elif report.error is not None:
         message = f"job {key!r} failed: {described(report.error)}" + (f" ({reason})" if reason else "")
-    elif outcome == CANCELLED:
+    elif outcome == Outcome.CANCELLED:
         message = f"job {key!r} was cancelled"
-    elif outcome == COALESCED:
+    elif outcome == Outcome.COALESCED:
         message = f"job {key!r}: {reason}"
     else:
         moment = report.scheduled_at.isoformat(timespec="seconds")

@@ -13,9 +13,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from .._errors import ByName
-from . import log, status
+from . import log
 from .schedule import SCHEDULED, STARTUP, RegisteredJob
-from .status import RunReport, Skipped
+from .status import Outcome, RunReport, Skipped
 
 Observer = Callable[[RunReport], object]
 
@@ -78,7 +78,7 @@ class Occurrences:
         self,
         key: str,
         scheduled_at: datetime,
-        outcome: str,
+        outcome: Outcome,
         reason: str,
         *,
         times: int = 1,
@@ -90,7 +90,7 @@ class Occurrences:
         Args:
             key: The key of the job; one that is not registered is only logged.
             scheduled_at: The fire time (UTC).
-            outcome: One of `status.REASONS`.
+            outcome: Why, as a code.
             reason: Why, in words.
             times: How many occurrences it stands for.
             quiet: Whether the log has said it already.
@@ -111,10 +111,10 @@ class Occurrences:
         times = job.schedule.left_out(expected, scheduled_at) if job.schedule is not None else 0
         if times and job.options.coalesce:
             reason = f"coalesced {times} earlier due runs into this one"
-            self.skip(job.key, scheduled_at, status.COALESCED, reason, times=times, later=later)
+            self.skip(job.key, scheduled_at, Outcome.COALESCED, reason, times=times, later=later)
         elif times:  # APScheduler tells of overlaps after its pass, and not at all where a job store raises in that
             reason = f"{times} earlier occurrences overlapped while a job store failed"
-            self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, times=times, later=later)
+            self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, times=times, later=later)
 
     def overlapped(self, key: str, scheduled_at: datetime) -> None:
         """APScheduler did not run an occurrence because ``max_instances`` runs were in progress."""
@@ -132,29 +132,29 @@ class Occurrences:
 
     def repeated(self, key: str, scheduled_at: datetime, *, later: bool = False) -> Skipped:
         """A job store did not take note that an occurrence was submitted, so that it is due once more."""
-        return self.skip(key, scheduled_at, status.REPEATED, "this occurrence was submitted already", later=later)
+        return self.skip(key, scheduled_at, Outcome.REPEATED, "this occurrence was submitted already", later=later)
 
     def _overlap(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Skipped:
         """Skip an occurrence during a run; of many during one run, the first is logged, and in the end their number."""
         if kind == STARTUP:
             reason = "a run in progress counts as the immediate one"
-            return self.skip(job.key, scheduled_at, status.OVERTAKEN, reason)
+            return self.skip(job.key, scheduled_at, Outcome.OVERTAKEN, reason)
         with job.lock:
             oldest = job.running[0] if job.running else None
             if oldest is not None:
                 oldest.overlaps += 1
         if oldest is None:
             reason = "its previous run still waits for a thread of the executor"
-            return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason)
+            return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason)
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
         reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
-        return self.skip(job.key, scheduled_at, status.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
+        return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
 
-    def _count(self, key: str, outcome: str, times: int) -> None:
+    def _count(self, key: str, outcome: Outcome, times: int) -> None:
         if (job := self.jobs.get(key)) is not None:
             with job.lock:
                 job.tally.counts[outcome] += times
-                if outcome == status.REFUSED:
+                if outcome == Outcome.REFUSED:
                     job.tally.refused_since = job.tally.refused_since or time.monotonic()
 
     def pause(self, job: RegisteredJob) -> None:
@@ -168,12 +168,12 @@ class Occurrences:
             job.schedule.resumed = True
         if job.schedule is not None and job.schedule.paused_at is not None:
             lost = job.schedule.resume()
-            self._count(job.key, status.PAUSED, lost)
+            self._count(job.key, Outcome.PAUSED, lost)
             log.info(f"job {job.key!r} is resumed; {lost} of its runs were skipped while it was paused", job.key)
 
     def _count_paused(self) -> None:
         """Tell what pauses have cost so far, since the process may end before they do."""
         for job in list(self.jobs.values()):
             if job.schedule is not None and job.schedule.paused_at is not None and (lost := job.schedule.lost()):
-                self._count(job.key, status.PAUSED, lost)
+                self._count(job.key, Outcome.PAUSED, lost)
                 log.info(f"job {job.key!r} is paused; {lost} of its runs were skipped for that", job.key)

@@ -28,7 +28,7 @@ from .calls import Calls, in_task
 from .occurrences import Occurrences
 from .run import Run, enter, here
 from .schedule import LATE, SCHEDULED, STARTUP, RegisteredJob, row
-from .status import Refused, Skipped
+from .status import Outcome, Refused, Skipped
 from .threads import waits
 
 
@@ -158,13 +158,13 @@ class Registry(Occurrences):
         """Count and report why the run is skipped; ``None`` where nothing is against it yet."""
         job = run.job
         if self.jobs.get(run.key) is not job:
-            return self.skip(run.key, run.scheduled_at, status.REFUSED, "the job was removed first")
+            return self.skip(run.key, run.scheduled_at, Outcome.REFUSED, "the job was removed first")
         if run.is_repeated:
             return self.repeated(run.key, run.scheduled_at)
         if self._closing:
-            return self.skip(run.key, run.scheduled_at, status.CLOSING, "the jobs are being closed")
+            return self.skip(run.key, run.scheduled_at, Outcome.CLOSING, "the jobs are being closed")
         if run.kind in (SCHEDULED, LATE) and job.schedule is not None and job.schedule.paused_at is not None:
-            return self.skip(run.key, run.scheduled_at, status.PAUSED, "the job was paused first")
+            return self.skip(run.key, run.scheduled_at, Outcome.PAUSED, "the job was paused first")
         return None
 
     async def _claim(self, run: Run, claims: Claims, calls: Calls) -> Skipped | None:
@@ -172,7 +172,7 @@ class Registry(Occurrences):
         try:
             refused = await claims.claim(run, calls)
         except asyncio.CancelledError:
-            return self.skip(run.key, run.scheduled_at, status.CLOSING, "its task was cancelled before it was claimed")
+            return self.skip(run.key, run.scheduled_at, Outcome.CLOSING, "its task was cancelled before it was claimed")
         if refused is not None:
             return self.skip(run.key, run.scheduled_at, refused.outcome, refused.reason, quiet=refused.is_told)
         return self._admit(run)  # again: that may have taken a while
@@ -180,7 +180,7 @@ class Registry(Occurrences):
     def _release(self, run: Run) -> None:
         if self.claims is not None and run.lease is not None:
             error = None if run.error is None else log.described(run.error)
-            self.claims.release(run, run.outcome or status.CANCELLED, error)
+            self.claims.release(run, run.outcome or Outcome.CANCELLED, error)
 
     def _begin(self, job: RegisteredJob, run: Run) -> Skipped | None:
         """Take a place under the overlap guard, until the action has ended; or skip the run."""
@@ -199,14 +199,11 @@ class Registry(Occurrences):
 
     def _acted(self, run: Run) -> None:
         """The outcome of a run is known, and may still be settled: count it and log it."""
-        tally, outcome = run.job.tally, run.outcome or status.CANCELLED
+        tally, outcome = run.job.tally, run.outcome or Outcome.CANCELLED
         error = None if run.error is None else log.described(run.error)
         with run.job.lock:
-            tally.finished_at = time.time()
-            tally.outcome = outcome
-            tally.counts[outcome] += 1
-            tally.error = error or tally.error
-        if outcome != status.SUCCEEDED or self.log_runs:
+            tally.ended(outcome, run.seconds, error)
+        if outcome != Outcome.SUCCEEDED or self.log_runs:
             log.observe(run.report())
         if run.overlaps > 1:
             log.warning(f"job {run.key!r} was skipped {run.overlaps} times during this run", run)
@@ -234,13 +231,13 @@ class Registry(Occurrences):
         elif self.jobs.get(run.key) is run.job:  # else it was removed
             late = (datetime.now(UTC) - run.scheduled_at).total_seconds()
             reason = f"it was {late:.1f} s late, and misfire_grace_time is {run.job.options.misfire_grace_time} s"
-            self.skip(run.key, run.scheduled_at, status.MISSED, reason)
+            self.skip(run.key, run.scheduled_at, Outcome.MISSED, reason)
 
     # -- looking and closing -------------------------------------------------------------------------------------
 
-    def status(self) -> list[status.JobStatus]:
+    def status(self, *, is_warm: bool) -> list[status.JobStatus]:
         """One row a job, in the order of registration."""
-        return [row(job) for job in list(self.jobs.values())]
+        return [row(job, is_warm=is_warm) for job in list(self.jobs.values())]
 
     def problems(self) -> list[str]:
         """A sentence for each job that should have run, and does not, and for each handler that does not end."""

@@ -36,7 +36,7 @@ from .alarm import Alarm
 from .calls import Calls, Leave
 from .raised import is_a, traceback_of, without_our_frames
 from .schedule import RegisteredJob
-from .status import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT, Cancelled, RunReport
+from .status import Cancelled, Outcome, RunReport
 from .threads import waits
 
 
@@ -90,7 +90,7 @@ class Run:
     is_begun = False  #: whether its owner has asked for its admission
     is_live = False  #: from its admission to its end
     overlaps = 0  #: occurrences of the key that were skipped during this run
-    outcome: str | None = None
+    outcome: Outcome | None = None
     value: object = None  #: what APScheduler's listeners see of a run that did not fail
     error: BaseException | None = None  #: of a run that failed or timed out
     reason: str | None = None  #: more about the outcome
@@ -128,7 +128,7 @@ class Run:
                 await self._enter(resolver(target.job_type), calls)
             self._is_resolved = True
             self.value = await self._act(calls)
-            self.outcome = SUCCEEDED
+            self.outcome = Outcome.SUCCEEDED
         except BaseException as raised:  # noqa: BLE001 - it is the outcome
             error = raised
             self._fail(raised)
@@ -198,7 +198,7 @@ class Run:
     def report(self) -> RunReport:
         """What observers hear of the run."""
         started = datetime.fromtimestamp(time.time() - (time.monotonic() - self.started), UTC)
-        outcome, value = self.outcome or CANCELLED, self.value if self.outcome is SUCCEEDED else None
+        outcome, value = self.outcome or Outcome.CANCELLED, self.value if self.outcome is Outcome.SUCCEEDED else None
         about = (self.key, self.run_id, self.scheduled_at, started)
         return RunReport(*about, self.seconds, outcome, self.reason, self.error, value)
 
@@ -278,9 +278,9 @@ class Run:
         """Note what ended the run: a cancellation by us or by the task's owner is no failure."""
         asked = self.token.is_cancellation_requested or (self.task is not None and self.task.cancelling() > 0)
         if (asked and is_a(error, asyncio.CancelledError)) or (is_a(error, GeneratorExit) and self._loop_is_gone):
-            self.outcome, self.value = CANCELLED, Cancelled()
+            self.outcome, self.value = Outcome.CANCELLED, Cancelled()
             return
-        self.outcome = TIMED_OUT if self._late else FAILED
+        self.outcome = Outcome.TIMED_OUT if self._late else Outcome.FAILED
         self.error = without_our_frames(error)
         try:
             self._handler = self.target.handler(self._instance)

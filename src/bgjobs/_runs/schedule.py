@@ -7,6 +7,7 @@ which a slow job store can hold for seconds.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from .status import OUTCOMES, REASONS, JobStatus
+from .status import OUTCOMES, REASONS, JobStatus, Outcome
 from .threads import waits
 
 #: The kinds of run: at its fire time, the one at warm-up, and the one that makes up for a fire time that all replicas
@@ -38,6 +39,9 @@ class Tally:
         started_at: When the latest run started; seconds since the epoch.
         finished_at: When the latest run ended; seconds since the epoch.
         outcome: How it ended.
+        seconds: How long it took.
+        succeeded_at: When the latest run that succeeded ended; seconds since the epoch.
+        failures: How many runs have failed or timed out since then.
         error: The error of the latest failed run.
         refused_since: When an executor first took no more work since the latest run started (`time.monotonic`).
         counts: How often each outcome and each reason occurred.
@@ -46,11 +50,24 @@ class Tally:
     started_at: float | None = None
     finished_at: float | None = None
     outcome: str | None = None
+    seconds: float | None = None
+    succeeded_at: float | None = None
+    failures = 0
     error: str | None = None
     refused_since: float | None = None
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys((*OUTCOMES, *REASONS), 0)
+        self.counts = dict.fromkeys(map(str, Outcome), 0)
+
+    def ended(self, outcome: Outcome, seconds: float, error: str | None) -> None:
+        """Count a run."""
+        self.finished_at, self.outcome, self.seconds = time.time(), outcome, seconds
+        self.counts[outcome] += 1
+        self.error = error or self.error
+        if outcome == Outcome.SUCCEEDED:
+            self.succeeded_at, self.failures = self.finished_at, 0
+        elif outcome != Outcome.CANCELLED:
+            self.failures += 1
 
 
 class Schedule:
@@ -218,8 +235,8 @@ class RegisteredJob:
         return again, None
 
 
-def row(job: RegisteredJob) -> JobStatus:
-    """A picture of one job as it is now."""
+def row(job: RegisteredJob, *, is_warm: bool) -> JobStatus:
+    """A picture of one job as it is now; one that is not warm has no next run."""
     schedule, tally = job.schedule, job.tally
     due = schedule.next_run_time(datetime.now(UTC)) if schedule else None
     paused = schedule is not None and schedule.is_paused
@@ -228,14 +245,17 @@ def row(job: RegisteredJob) -> JobStatus:
         key=job.key,
         cron=job.options.cron,
         timezone=None if timezone is None else str(timezone),
-        next_run_time=due,
+        next_run_time=due if is_warm else None,
         paused=paused,
         finished=schedule is not None and due is None and not paused,
         running=len(job.running),
         last_started_at=_moment(tally.started_at),
         last_finished_at=_moment(tally.finished_at),
+        last_succeeded_at=_moment(tally.succeeded_at),
+        last_seconds=tally.seconds,
         last_outcome=tally.outcome,
         last_error=tally.error,
+        consecutive_failures=tally.failures,
         outcomes={name: tally.counts[name] for name in OUTCOMES},
         not_run={name: tally.counts[name] for name in REASONS},
     )
