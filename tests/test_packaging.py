@@ -33,6 +33,7 @@ BUILTINS = {
     "NeverFiresError": ValueError,
     "ResolverError": TypeError,
     "UnknownJobError": LookupError,
+    "UnknownRunError": LookupError,
 }
 #: Names that stand for types and have no docstring of their own.
 ALIASES = {"Job"}

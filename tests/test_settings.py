@@ -473,7 +473,7 @@ class TestDocumentation:
         """With the name of its variable."""
         assert re.search(rf"^\| `{name}` \| `BGJOBS__{name.upper()}", self.PAGE, re.MULTILINE)
 
-    @pytest.mark.parametrize("name", sorted(JobSettings.model_fields.keys() - {"trigger", "key"}))
+    @pytest.mark.parametrize("name", sorted(JobSettings.model_fields.keys() - {"trigger", "key", "only_if"}))
     def test_options_of_a_job(self, name: str) -> None:
         """With the name of its variable."""
         assert re.search(rf"^\| `{name}` \| `BGJOBS__JOBS__SYNC__{name.upper()}", self.PAGE, re.MULTILINE)
@@ -484,6 +484,7 @@ class TestDocumentation:
         assert described == (BackgroundJobsSettings.model_fields.keys() | JobSettings.model_fields.keys()) - {
             "trigger",
             "key",
+            "only_if",
         }
 
 

@@ -15,13 +15,14 @@ from ._errors import (
     NeverFiresError,
     ResolverError,
     UnknownJobError,
+    UnknownRunError,
 )
 from ._job import BackgroundJob, Job, Resolver
 from ._jobs import BackgroundJobs
 from ._logging import configure_logging
 from ._options import BackgroundJobOptions
-from ._runs.run import CurrentRun, current_run
-from ._runs.status import Cancelled, Health, JobStatus, Outcome, Skipped
+from ._runs.run import current_run
+from ._runs.status import Cancelled, CurrentRun, Health, JobStatus, Outcome, RunReport, Skipped
 from ._token import CancellationToken
 
 if typing.TYPE_CHECKING:  # what stands below would let a type checker take every name for known
@@ -59,8 +60,10 @@ __all__ = [
     "Outcome",
     "Resolver",
     "ResolverError",
+    "RunReport",
     "Skipped",
     "UnknownJobError",
+    "UnknownRunError",
     "configure_logging",
     "cron_trigger_arguments",
     "current_run",

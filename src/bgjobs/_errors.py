@@ -7,6 +7,7 @@
      ├─ InvalidJobError      (TypeError)     a job that cannot be run
      ├─ DuplicateJobError    (ValueError)    a second job under one key
      ├─ UnknownJobError      (LookupError)   no job under that key
+     ├─ UnknownRunError      (LookupError)   no run with that id, or none that is remembered
      ├─ ResolverError        (TypeError)     a resolver that returns no context manager
      ├─ LifecycleError       (RuntimeError)  a call at the wrong time or in the wrong place
      └─ ClaimStoreError      (ConnectionError)  a claim store that does not answer
@@ -99,6 +100,18 @@ class DuplicateJobError(_KeyedError, ValueError):
 
 class UnknownJobError(_KeyedError, LookupError):
     """No job is registered under that key."""
+
+
+class UnknownRunError(BgjobsError, LookupError):
+    """No run with that id was asked for, or it ended long ago.
+
+    Attributes:
+        run_id: The id.
+    """
+
+    def __init__(self, message: str, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class ResolverError(_KeyedError, TypeError):

@@ -57,6 +57,8 @@ class Resolver(Protocol):
 Job = type[BackgroundJob] | Callable[..., object]
 #: What may stand as ``on_exception`` of a function: sync or async, called with the exception.
 ExceptionHandler = Callable[[Exception], object]
+#: What may stand as ``only_if``: sync or async, called with the `CurrentRun`; whether the run is made.
+Condition = Callable[[Any], object]
 
 
 class Target:
@@ -79,7 +81,7 @@ class Target:
             raise InvalidJobError(_no_job(job))
         action = _class_action(base, on_exception) if is_class else job
         if not is_class and on_exception is not None:
-            _require_handler(on_exception, _parameters(on_exception), "on_exception")
+            require_function(on_exception, "on_exception", "the exception")
         _refuse_generator(action, base.__qualname__)
         self._factory: Callable[[], Any] | None = job if is_class else None
         self._function: Callable[..., object] = job
@@ -189,18 +191,20 @@ def _class_action(job_type: type[Any], on_exception: object) -> Callable[..., ob
         raise InvalidJobError(f"on_exception= is for functions; give {name} a method on_exception(self, exception)")
     if hasattr(job_type, "on_exception"):
         parameters = _parameters_of_method(job_type, "on_exception")
-        _require_handler(job_type.on_exception, parameters, f"{name}.on_exception")
+        require_function(job_type.on_exception, f"{name}.on_exception", "the exception", parameters)
     return action  # type: ignore[no-any-return]
 
 
-def _require_handler(handler: Any, parameters: Parameters, what: str) -> None:
-    if not callable(handler):
-        raise InvalidJobError(f"{what} must be a function that takes the exception, not {named(handler)}")
-    _refuse_generator(handler, what)
+def require_function(func: Any, what: str, argument: str, parameters: Parameters | None = None) -> None:
+    """Raise `InvalidJobError` unless `func` can be called with one argument, which `argument` names."""
+    if not callable(func):
+        raise InvalidJobError(f"{what} must be a function that takes {argument}, not {named(func)}")
+    _refuse_generator(func, what)
+    parameters = _parameters(func) if parameters is None else parameters
     try:
         inspect.Signature([*parameters.values()]).bind(Exception())
     except TypeError as exc:
-        raise InvalidJobError(f"{what} must take exactly one argument, the exception: {exc}") from exc
+        raise InvalidJobError(f"{what} must take exactly one argument, {argument}: {exc}") from exc
 
 
 def _refuse_generator(action: Callable[..., object], what: str) -> None:

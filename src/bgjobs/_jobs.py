@@ -9,19 +9,19 @@ from typing import Any, Self, TypeVar, Unpack
 
 from . import _settings  # its model is imported when it is first asked for
 from ._apscheduler.scheduler import ASYNCIO, BLOCKING, SchedulerBridge
+from ._control import Control, refuse_running_loop
 from ._errors import LifecycleError
 from ._exit import run_in_loop
 from ._job import ExceptionHandler, Job, Resolver
 from ._lifecycle import Lifecycle
 from ._options import BackgroundJobOptions, JobOptions, Registration
 from ._registration import registered, registered_by_settings, settings_of
-from ._runs.status import Health, JobStatus
 from ._runs.threads import in_daemon_thread
 
 J = TypeVar("J", bound=Job)
 
 
-class BackgroundJobs:
+class BackgroundJobs(Control):
     """Background jobs on one APScheduler scheduler.
 
     Register jobs with `add_background_job`, then start them with `warm_up` (or ``async with``, ``with``, `lifespan`,
@@ -38,6 +38,8 @@ class BackgroundJobs:
         ConfigurationError: The scheduler is none that can run jobs, or the settings are wrong.
         BgjobsError: A job of the settings cannot be registered; as in `add_background_job`.
     """
+
+    _lifecycle: Lifecycle
 
     def __init__(
         self,
@@ -66,11 +68,6 @@ class BackgroundJobs:
         if self.is_warm:
             raise LifecycleError("the resolver can be set until warm_up(); these jobs are warm")
         self._registry.resolver = resolver
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether the jobs are warmed up and not closed."""
-        return self._lifecycle.is_warm
 
     def add_background_job(
         self,
@@ -174,64 +171,6 @@ class BackgroundJobs:
         async with self:
             await asyncio.wrap_future(in_daemon_thread(self._lifecycle.stopping.requested.wait))
 
-    def run_now(self, key: str) -> str:
-        """Run a job once more as soon as its executor can, even a paused one or one that is switched off.
-
-        Returns:
-            The id of the run. It is skipped like any other run while ``max_instances`` runs are in progress.
-
-        Raises:
-            UnknownJobError: No job has this key.
-            LifecycleError: The jobs are not warm.
-        """
-        return self._lifecycle.run_now(self._registry.job(key))
-
-    def pause(self, key: str) -> None:
-        """Skip the runs of a job until `resume`; a run in progress is left to finish.
-
-        One-shots that have not run yet are removed. With a claim store this pauses the job in all replicas, and may
-        take five seconds: in a coroutine, use `asyncio.to_thread`.
-
-        Raises:
-            UnknownJobError: No job has this key.
-            ClaimStoreError: The claim store does not answer.
-        """
-        job = self._registry.job(key)
-        (self._lifecycle.rows or self._registry).pause(job)
-
-    def resume(self, key: str) -> None:
-        """Continue the schedule of a paused job from now on; with a claim store, in all replicas.
-
-        Raises:
-            UnknownJobError: No job has this key.
-            ClaimStoreError: The claim store does not answer.
-        """
-        job = self._registry.job(key)
-        (self._lifecycle.rows or self._registry).resume(job)
-
-    def remove(self, key: str) -> None:
-        """Forget a job, with its one-shots; a run in progress is left to finish, with its ``on_exception``.
-
-        Raises:
-            UnknownJobError: No job has this key.
-        """
-        job = self._registry.job(key)
-        if rows := self._lifecycle.rows:
-            rows.remove(job)
-        else:
-            self._registry.remove(job)
-
-    def status(self) -> list[JobStatus]:
-        """One row a job, in the order of registration; never waits for the scheduler."""
-        return self._registry.status(is_warm=self.is_warm)
-
-    def health(self) -> Health:
-        """Whether the jobs are warm, the scheduler is running, and no job is overdue by more than ten seconds.
-
-        Cheap enough for a readiness probe: it never waits for the scheduler.
-        """
-        return self._lifecycle.health()
-
     def close(self) -> None:
         """Stop starting runs, ask running ones to finish, wait for them; then stop the scheduler if bgjobs started it.
 
@@ -285,12 +224,3 @@ class BackgroundJobs:
 
     def __repr__(self) -> str:
         return f"<BackgroundJobs {'warm' if self.is_warm else 'not warm'}, {len(self._registry.jobs)} jobs>"
-
-
-def refuse_running_loop(message: str) -> None:
-    """Raise `LifecycleError` with this message where an event loop is running."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise LifecycleError(message)

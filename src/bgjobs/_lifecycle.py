@@ -54,7 +54,7 @@ class Lifecycle:
 
     def __init__(self, given: SchedulerBridge | None, settings: BackgroundJobsSettings) -> None:
         self.given = given
-        self.registry = Registry(log_runs=settings.log_runs)
+        self.registry = Registry(self.loop, log_runs=settings.log_runs)
         self._settings = settings
         self.checks = Checks(self.registry, settings)
         self._cold = COLD
@@ -118,28 +118,22 @@ class Lifecycle:
 
     def add(self, job: RegisteredJob) -> None:
         """Take up a job that was registered; schedule it, where the jobs are warm."""
-        bridge = self._bridge
-        if bridge is not None and job.schedule is not None:
-            self.checks.job(job, bridge)
+        if job.schedule is not None:
+            self.check_job(job)
         with self._registering:
             self.registry.add(job)
             is_warm = self._bridge is not None
         if is_warm:
             try:
-                self._schedule(job)
+                self.schedule(job)
             except BaseException:
                 self.registry.remove(job)
                 raise
 
-    def run_now(self, job: RegisteredJob) -> str:
-        """See `BackgroundJobs.run_now`."""
-        bridge, rows = self._bridge, self.rows
-        if bridge is None or rows is None:
-            raise LifecycleError("run_now() needs a scheduler that is running; call warm_up() first")
-        self.checks.job(job, bridge)
-        run_id = self.registry.new_run_id()
-        rows.run_once(job, run_id)
-        return run_id
+    def check_job(self, job: RegisteredJob) -> None:
+        """Raise what is wrong with a job, or with another schedule of it, on the scheduler that is warm."""
+        if self._bridge is not None:
+            self.checks.job(job, self._bridge)
 
     def check(self) -> None:
         """Raise what `warm_up` would find wrong before it starts anything."""
@@ -211,7 +205,7 @@ class Lifecycle:
         def started() -> None:  # the scheduler runs nothing yet, unless somebody else started it
             rows.agree()
             for job in jobs:
-                self._schedule(job)
+                self.schedule(job)
             rows.ready()
             bridge.resume()
             if self._keeper is not None:
@@ -226,7 +220,8 @@ class Lifecycle:
             bridge.start(started)
             self.close()
 
-    def _schedule(self, job: RegisteredJob) -> None:
+    def schedule(self, job: RegisteredJob, *, at_startup: bool = True) -> None:
+        """Have the scheduler run a job, `at_startup` with its immediate run."""
         if job.schedule is None:
             log.info(f"job {job.key!r} is switched off", job.key)
             return
@@ -234,7 +229,7 @@ class Lifecycle:
             job.schedule.share(job.key)
         job.schedule.begin()
         rows = self.rows
-        if rows is not None and not rows.add(job):
+        if rows is not None and not rows.add(job, at_startup=at_startup):
             log.warning(f"job {job.key!r} is finished: no fire time is left before its end", key=job.key)
 
     # -- closing -------------------------------------------------------------------------------------------------
@@ -268,7 +263,8 @@ class Lifecycle:
     def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows, deadline: float) -> None:
         """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
         self.rows = None
-        steps = [rows.clear, bridge.stop, bridge.unlisten, owners.take_all_back, owners.release, self._loops.stop]
+        steps = [rows.clear, bridge.stop, bridge.unlisten, owners.take_all_back, owners.release]
+        steps += [self.registry.finish, self._loops.stop]
         steps += [self._keeper.close] if self._keeper else []
         with ExitStack() as stack:
             stack.callback(self._forget)

@@ -19,7 +19,7 @@ from pydantic import (
 
 from ._cron.expression import LONGEST, Expression, zone
 from ._errors import MOST_MISTAKES, BgjobsError, ConfigurationError, did_you_mean
-from ._job import ExceptionHandler
+from ._job import Condition, ExceptionHandler
 
 #: The path to a value through tables, as pydantic calls it: ``("jobs", "data-sync", "cron")``.
 Loc = tuple[str, ...]
@@ -81,6 +81,8 @@ class BackgroundJobOptions(JobDefaults):
         timezone: The zone of the schedule; by default that of the settings.
         timeout: Seconds after which a coroutine is cancelled and a function is asked to stop through its token; none
             for no limit.
+        only_if: A function, sync or async, that is asked before each scheduled or immediate run, with its `CurrentRun`:
+            where the answer is false, the run is skipped; in code only.
         kwargs: Arguments of the function or of action_to_do.
         jitter: The longest random delay of a run, in seconds.
         start_date: The earliest fire time; in the job's zone.
@@ -97,6 +99,7 @@ class BackgroundJobOptions(JobDefaults):
     enabled: bool = True
     timezone: Zone = None
     timeout: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None = None
+    only_if: Any = None
     kwargs: dict[str, Any] = Field(default={}, repr=False)
     jitter: Seconds | None = None
     start_date: datetime | None = None
@@ -141,6 +144,7 @@ class JobOptions(TypedDict, total=False):
     enabled: bool
     timezone: str | tzinfo | None
     timeout: float | None
+    only_if: Condition | None
     misfire_grace_time: int | None
     coalesce: bool
     max_instances: int

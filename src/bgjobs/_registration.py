@@ -16,13 +16,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, WrapValidator, wi
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 from typing_extensions import TypedDict  # comes with pydantic, which asks for this one before Python 3.12
 
-from ._apscheduler.scheduler import is_trigger
-from ._apscheduler.trigger import CronExpression, following
 from ._errors import BgjobsError, ConfigurationError, InvalidJobError, did_you_mean, fold, named, raise_all
-from ._job import TOKEN, ExceptionHandler, Job, Target
-from ._options import BackgroundJobOptions, build, mistakes
+from ._job import TOKEN, ExceptionHandler, Job, Target, require_function
+from ._options import build, mistakes
 from ._runs.log import described
-from ._runs.schedule import RegisteredJob, Schedule
+from ._runs.schedule import RegisteredJob
+from ._schedules import schedule_of
 
 if TYPE_CHECKING:
     from ._settings.model import BackgroundJobsSettings
@@ -99,7 +98,9 @@ def registered(
     target.check_types(values.get("kwargs"), key)
     options = build(_merged(target, {**values, "key": key}, settings), where)
     target.check_kwargs(options.kwargs, key)
-    return RegisteredJob(key, target, options, _schedule(options, where, timezone) if options.is_on else None)
+    if options.only_if is not None:
+        require_function(options.only_if, f"{where}: only_if", "the CurrentRun")
+    return RegisteredJob(key, target, options, schedule_of(options, where, timezone) if options.is_on else None)
 
 
 def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSettings) -> dict[str, Any]:
@@ -116,23 +117,6 @@ def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSett
         )
         merged["kwargs"] = {**values.get("kwargs", {}), **given}
     return merged
-
-
-def _schedule(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
-    trigger = options.trigger
-    if trigger is None:
-        if options.cron is None:
-            message = f"{where} has no schedule; give cron or trigger, or set its cron in the settings"
-            raise ConfigurationError(message, "cron")
-        trigger = CronExpression(options.cron).trigger(
-            options.timezone or timezone,
-            start_date=options.start_date,
-            end_date=options.end_date,
-            jitter=options.jitter,
-        )
-    elif not is_trigger(trigger):
-        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {named(trigger)}", "trigger")
-    return Schedule(trigger, following(trigger))
 
 
 def load(reference: str, place: str) -> Any:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
+from ._control import refuse_running_loop
 from ._cron.expression import seconds
-from ._jobs import BackgroundJobs, refuse_running_loop
+from ._jobs import BackgroundJobs
 from ._lifecycle import Lifecycle
 from ._runs.calls import InThread, drive, in_task
 from ._runs.run import Run
 from ._runs.schedule import RegisteredJob, Schedule
 from ._runs.status import Outcome, RunReport, Skipped
-from ._runs.threads import wait_in_thread
+from ._runs.threads import wait_in_thread, waits
 
 __all__ = ["RunResult", "Step", "arun_job", "collect", "run_job", "walk"]
 
@@ -79,6 +80,7 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
             wait_in_thread(registry.run_alone(run, in_task), get_loop())
         else:
             copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
+        registry.reports.flush(waits.handler)
     return _result(run)
 
 
@@ -90,6 +92,7 @@ async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
             await loop.create_task(registry.run_alone(run, in_task))  # which has its own context, as in a scheduler
         else:
             await asyncio.to_thread(drive, registry.run_alone(run, InThread(lambda: loop)))
+        await asyncio.to_thread(registry.reports.flush, waits.handler)
     return _result(run)
 
 

@@ -150,7 +150,7 @@ class Owners:
             if moment in due.repeated:
                 self.registry.repeated(due.job.key, moment, later=later)
             else:
-                self.registry.skip(due.job.key, moment, counted, reason, later=later)
+                self.registry.skip(due.job.key, moment, counted, reason, due.row.args[2], later=later)
 
     def hold_back(self, job: RegisteredJob) -> None:
         """Skip the runs of a paused job that wait for a thread or a task."""
@@ -233,7 +233,9 @@ class Owners:
     def _unlogged(self, run: Run, error: BaseException) -> list[Any]:
         log.failure(f"APScheduler could not log a run of job {run.key!r}:", error)
         if not run.is_begun:
-            self.registry.skip(run.key, run.scheduled_at, Outcome.REFUSED, "APScheduler could not log its start")
+            self.registry.skip(
+                run.key, run.scheduled_at, Outcome.REFUSED, "APScheduler could not log its start", run.kind
+            )
         return []
 
     # -- hooks ---------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class Rows(Stored):
         self._owners = owners
         self._kept: set[Schedule] = set()  # those of the stored rows, which the jobs go on with
 
-    def add(self, job: RegisteredJob) -> bool:
-        """Schedule the job, and its immediate run if it has one; or raise what the job store raises, and do neither.
+    def add(self, job: RegisteredJob, *, at_startup: bool = True) -> bool:
+        """Schedule the job, and `at_startup` its immediate run, if any; or raise what its store raises, and do neither.
 
         Returns:
             False where there is nothing to schedule: no fire time is left, and no last run to make.
@@ -56,17 +56,19 @@ class Rows(Stored):
                 held = self._held(job)
             except Exception as error:  # noqa: BLE001 - a damaged row; where the store is down, adding one raises
                 damage = error
-            is_added = self._add_whole(job, held)
+            is_added = self._add_whole(job, held, at_startup=at_startup)
         if damage is not None and is_added:
             message = f"the stored row of job {job.key!r} cannot be read, and is replaced: {log.described(damage)}"
             log.warning(message, key=job.key)
         return is_added
 
-    def _add_whole(self, job: RegisteredJob, held: Any) -> bool:
+    def _add_whole(self, job: RegisteredJob, held: Any, *, at_startup: bool) -> bool:
         assert job.schedule is not None
         row_id = self.id_of(job.key)
         is_same = held is not None and has_schedule(held, job.schedule.trigger)
         if job.schedule.expected is None and not is_same:
+            if held is not None:  # with another schedule
+                self._remove_rows(job.key)
             return False
         if self._shared.taken.setdefault(row_id, self._registry) is not self._registry:
             raise DuplicateJobError(
@@ -75,7 +77,7 @@ class Rows(Stored):
             )
         try:
             self._add(job, held, is_same=is_same)
-            if job.options.run_immediately:
+            if job.options.run_immediately and at_startup:
                 self._run_at_startup(job)
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
@@ -276,4 +278,4 @@ class Rows(Stored):
 
     def _skip(self, one_shots: list[Any], counted: Outcome, reason: str) -> None:
         for row in one_shots:
-            self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason)
+            self._registry.skip(row.args[1], row.trigger.run_date.astimezone(UTC), counted, reason, row.args[2])

@@ -71,10 +71,11 @@ class InTask:
         left = leave(*error)
         return await left if inspect.isawaitable(left) else left
 
-    async def enter(self, scope: Any) -> tuple[Any, Leave]:
-        """Enter the scope in this task, as an async one where it is both."""
+    async def enter(self, scope: Any, seconds: float | None = None) -> tuple[Any, Leave]:
+        """Enter the scope in this task, as an async one where it is both; that and leaving it get so many seconds."""
         if hasattr(scope, "__aenter__"):
-            return await scope.__aenter__(), scope.__aexit__
+            leave = scope.__aexit__ if seconds is None else lambda *error: _awaited(scope.__aexit__(*error), seconds)
+            return await _awaited(scope.__aenter__(), seconds), leave
         return scope.__enter__(), scope.__exit__
 
 
@@ -114,11 +115,11 @@ class InThread:
         """Leave the scope in this thread."""
         return await self(leave, *error)
 
-    async def enter(self, scope: Any) -> tuple[Any, Leave]:
+    async def enter(self, scope: Any, seconds: float | None = None) -> tuple[Any, Leave]:
         """Enter the scope in this thread; an async one is held by one task, and its context variables come here."""
         if hasattr(scope, "__enter__"):
             return scope.__enter__(), scope.__exit__
-        held = _Held(scope, self._get_loop())
+        held = _Held(scope, self._get_loop(), seconds)
         instance, context = result_of(held.entered)
         for variable, value in context.items():
             variable.set(value)
@@ -136,7 +137,8 @@ async def _awaited(value: Awaitable[T], seconds: float | None = None) -> T:
 class _Held:
     """An async scope around a thread's work: one task enters it, waits, and leaves it."""
 
-    def __init__(self, scope: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, scope: Any, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+        self._seconds = seconds
         self.entered: futures.Future[Any] = futures.Future()
         self._release: futures.Future[tuple[object, ...]] = futures.Future()
         self._left: futures.Future[object] = futures.Future()
@@ -144,7 +146,7 @@ class _Held:
 
     async def _hold(self, scope: Any) -> None:
         try:
-            instance = await scope.__aenter__()
+            instance = await _awaited(scope.__aenter__(), self._seconds)
         except BaseException as error:  # noqa: BLE001 - handed on
             self.entered.set_exception(error)
             return
@@ -154,7 +156,7 @@ class _Held:
         except asyncio.CancelledError as error:  # the loop is being closed: the scope cannot outlive it
             error_info = (type(error), error, error.__traceback__)
         try:
-            self._left.set_result(await scope.__aexit__(*error_info))
+            self._left.set_result(await _awaited(scope.__aexit__(*error_info), self._seconds))
         except BaseException as error:  # noqa: BLE001 - handed on
             self._left.set_exception(error)
 

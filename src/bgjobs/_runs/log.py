@@ -25,19 +25,11 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from .status import Outcome, RunReport
-
 try:  # not public: a release of loguru without it costs the binding (and fails a test), nothing else
     from loguru._logger import context
 except ImportError:  # pragma: no cover
     context = ContextVar("bgjobs_unused_context")
 _context: ContextVar[Mapping[str, Any]] = context
-
-#: The levels of the outcomes and reasons that are no warning.
-LEVELS = {
-    **dict.fromkeys((Outcome.SUCCEEDED, Outcome.CONDITION, Outcome.OVERTAKEN, Outcome.RECENT), "INFO"),
-    **dict.fromkeys((Outcome.FAILED, Outcome.TIMED_OUT), "ERROR"),
-}
 
 
 class Named(Protocol):
@@ -47,10 +39,14 @@ class Named(Protocol):
     run_id: str
     scheduled_at: datetime
     is_live: bool
-    outcome: Outcome | None
+
+    @property
+    def outcome(self) -> str | None:
+        """How it has ended, if it has."""
 
 
-def _write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
+def write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
+    """Make a record. Raises nothing."""
     with suppress(BaseException):  # a sink may even raise SystemExit
         ours = logger.bind(**bound)
         (ours if error is None else ours.opt(exception=without_variables(error))).log(level, printable(message))
@@ -68,45 +64,23 @@ def described(error: BaseException) -> str:
         return type(error).__name__
 
 
-def observe(report: RunReport) -> None:
-    """Log how a run ended, or why an occurrence did not run: the log is one observer among others."""
-    key, outcome, reason = report.key, report.outcome, report.reason
-    bound: dict[str, Any] = {"job": key, "scheduled_at": report.scheduled_at.isoformat(), "outcome": outcome}
-    if reason is not None:
-        bound["reason"] = reason
-    if report.run_id is not None:
-        bound |= {"run_id": report.run_id, "seconds": round(report.seconds, 6)}
-    if outcome == Outcome.SUCCEEDED:
-        message = f"job {key!r} succeeded in {report.seconds:.3f} s"
-    elif report.error is not None:
-        message = f"job {key!r} failed: {described(report.error)}" + (f" ({reason})" if reason else "")
-    elif outcome == Outcome.CANCELLED:
-        message = f"job {key!r} was cancelled"
-    elif outcome == Outcome.COALESCED:
-        message = f"job {key!r}: {reason}"
-    else:
-        moment = report.scheduled_at.isoformat(timespec="seconds")
-        message = f"job {key!r} scheduled at {moment} was skipped: {reason}"
-    _write(LEVELS.get(outcome, "WARNING"), message, **bound)
-
-
 def warning(
     message: str, run: Named | None = None, *, key: str | None = None, error: BaseException | None = None
 ) -> None:
     """A warning about a run, about a job, or about all jobs."""
     bound: dict[str, Any] = _names(run) if run else {"job": key} if key else {}
-    _write("WARNING", message, error, **bound)
+    write("WARNING", message, error, **bound)
 
 
 def failure(message: str, error: BaseException, run: Named | None = None) -> None:
     """Something around a run, or around all, raised: with its traceback."""
-    _write("ERROR", f"{message} {described(error)}", error, **(_names(run) if run else {}))
+    write("ERROR", f"{message} {described(error)}", error, **(_names(run) if run else {}))
 
 
 def info(message: str, key: str | None = None) -> None:
     """A fact about one job, or about all, that is logged once."""
     bound: dict[str, Any] = {"job": key} if key else {}
-    _write("INFO", message, **bound)
+    write("INFO", message, **bound)
 
 
 # -- the job's own records -------------------------------------------------------------------------------------------

@@ -1,65 +1,20 @@
-"""Occurrences that do not run: counted, and reported with a reason; and who hears of them, and of the ends of runs.
+"""Occurrences that do not run: counted, and reported with a reason.
 
 Locks are held for changes of memory only. What can raise or block (a log call, an observer) is called outside them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from .._errors import ByName
 from . import log
-from .schedule import SCHEDULED, STARTUP, RegisteredJob
+from .extras import Extras
+from .observers import Reports
+from .schedule import SCHEDULED, STARTUP, RegisteredJob, Schedule
 from .status import Outcome, RunReport, Skipped
-
-Observer = Callable[[RunReport], object]
-
-
-class Reports:
-    """Tells the observers of reports, outside all locks; what one of them raises is logged.
-
-    Attributes:
-        observers: Called with the report of each run that has ended, and of each occurrence that did not run.
-    """
-
-    def __init__(self) -> None:
-        self.observers: list[Observer] = []
-        self._later: deque[RunReport] = deque()
-
-    def ended(self, report: Callable[[], RunReport]) -> None:
-        """A run is over; the log has heard of it when its outcome was known."""
-        if self.observers:
-            self._tell(report(), self.observers)
-        if self._later:
-            self.flush()
-
-    def skipped(self, report: RunReport, *, quiet: bool = False) -> None:
-        """An occurrence did not run; `quiet` where the log has said it already."""
-        self._tell(report, self.observers if quiet else [log.observe, *self.observers])
-
-    def skipped_under_locks(self, report: RunReport) -> None:
-        """An occurrence did not run, which is found out where nothing may block: a thread or the next run tells."""
-        self._later.append(report)
-        with suppress(RuntimeError):  # no thread can be had
-            threading.Thread(target=self.flush, name="bgjobs-report", daemon=True).start()
-
-    def flush(self) -> None:
-        """Tell what was found out under locks."""
-        while self._later:
-            with suppress(IndexError):  # another thread was faster
-                self.skipped(self._later.popleft())
-
-    def _tell(self, report: RunReport, observers: Iterable[Observer]) -> None:
-        for observer in list(observers):
-            try:
-                observer(report)
-            except BaseException as error:  # noqa: BLE001 - an observer never costs a run
-                log.failure(f"an observer of the runs of job {report.key!r} raised", error)
 
 
 class Occurrences:
@@ -68,11 +23,13 @@ class Occurrences:
     Attributes:
         jobs: The registered jobs by key.
         reports: Tells the log and the observers.
+        extras: The extra runs that were asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reports: Reports) -> None:
         self.jobs: ByName[RegisteredJob] = ByName()
-        self.reports = Reports()
+        self.reports = reports
+        self.extras = Extras()
 
     def skip(
         self,
@@ -80,6 +37,7 @@ class Occurrences:
         scheduled_at: datetime,
         outcome: Outcome,
         reason: str,
+        kind: str = SCHEDULED,
         *,
         times: int = 1,
         quiet: bool = False,
@@ -92,12 +50,14 @@ class Occurrences:
             scheduled_at: The fire time (UTC).
             outcome: Why, as a code.
             reason: Why, in words.
+            kind: What kind of run it would have been.
             times: How many occurrences it stands for.
             quiet: Whether the log has said it already.
             later: Whether APScheduler holds locks here, so that a thread or the next run reports it.
         """
         self._count(key, outcome, times)
         report = RunReport(key, None, scheduled_at, None, 0.0, outcome, reason)
+        self.extras.ended(kind, report)
         if later:
             self.reports.skipped_under_locks(report)
         else:
@@ -145,10 +105,10 @@ class Occurrences:
                 oldest.overlaps += 1
         if oldest is None:
             reason = "its previous run still waits for a thread of the executor"
-            return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason)
+            return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, kind)
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
         reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
-        return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, quiet=oldest.overlaps > 1)
+        return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, kind, quiet=oldest.overlaps > 1)
 
     def _count(self, key: str, outcome: Outcome, times: int) -> None:
         if (job := self.jobs.get(key)) is not None:
@@ -161,6 +121,14 @@ class Occurrences:
         """Note that the job is paused."""
         if job.schedule is not None and job.schedule.pause():
             log.info(f"job {job.key!r} is paused", job.key)
+
+    def reschedule(self, job: RegisteredJob, options: Any, schedule: Schedule | None) -> None:
+        """Note that the job has another schedule; its pause stays."""
+        if schedule is not None and job.schedule is not None:
+            if job.schedule.paused_at is not None:
+                self._count(job.key, Outcome.PAUSED, job.schedule.lost())
+            schedule.take_over(job.schedule)
+        job.options, job.schedule = options, schedule
 
     def resume(self, job: RegisteredJob) -> None:
         """Note that the job is resumed, and how many runs the pause has cost."""

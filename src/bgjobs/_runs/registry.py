@@ -16,18 +16,21 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from .._errors import DuplicateJobError, UnknownJobError, did_you_mean
 from .._job import Resolver
 from . import alarm, log, status
-from .calls import Calls, in_task
+from .calls import Calls, InThread, drive, in_task
+from .extras import WITH_KWARGS
+from .jobs import Jobs
+from .observers import Reports, to_log
 from .occurrences import Occurrences
 from .run import Run, enter, here
 from .schedule import LATE, SCHEDULED, STARTUP, RegisteredJob, row
+from .scopes import Around
 from .status import Outcome, Refused, Skipped
 from .threads import waits
 
@@ -45,18 +48,20 @@ class Claims(Protocol):
         """Pause or resume a job in all replicas."""
 
 
-class Registry(Occurrences):
+class Registry(Jobs, Occurrences):
     """Knows the jobs of one facade and their runs, from any thread.
 
     Attributes:
         resolver: Gives a run its scope and instance; ``None`` to call the class.
+        around: The hooks of `around_run`.
         abandoned: The runs that the last drain left behind.
         log_runs: Whether successful runs are logged.
         claims: Where runs are claimed; ``None`` where there are no replicas, or the jobs are not warm.
     """
 
-    def __init__(self, *, log_runs: bool) -> None:
-        super().__init__()
+    def __init__(self, get_loop: Callable[[], asyncio.AbstractEventLoop], *, log_runs: bool) -> None:
+        in_thread = InThread(get_loop)
+        super().__init__(Reports(lambda hook, report: drive(in_thread.within(waits.handler, hook, report))))
         self.resolver: Resolver | None = None
         self.abandoned: list[Run] = []
         self.log_runs = log_runs
@@ -64,7 +69,8 @@ class Registry(Occurrences):
         self._closing = False
         self._idle = threading.Condition()  # notified of ended runs while closing
         self._live: set[Run] = set()  # runs that were admitted, and have not ended
-        self._removed: WeakValueDictionary[str, RegisteredJob] = WeakValueDictionary()  # while their runs last
+        self.removed = WeakValueDictionary()
+        self.around: list[Around] = []
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)  # `next` is one step, which no other thread can interrupt
 
@@ -72,51 +78,19 @@ class Registry(Occurrences):
         """An id that no other run has."""
         return f"{self._prefix}-{next(self._numbers)}"
 
-    def add(self, job: RegisteredJob) -> None:
-        """Register a job. Runs in progress of one that was removed under its key count for its overlap guard.
-
-        Raises:
-            DuplicateJobError: The key is taken.
-        """
-        if (taken := self.jobs.spelling(job.key)) is not None:
-            same = "" if taken == job.key else f", which is the same name as {job.key!r},"
-            message = f"a job with the key {taken!r}{same} is registered already; set key to tell the two apart"
-            raise DuplicateJobError(message, job.key)
-        if (removed := self._removed.get(job.key)) is not None:
-            job.lock, job.running = removed.lock, removed.running
-        self.jobs[job.key] = job
-
-    def remove(self, job: RegisteredJob) -> None:
-        """Forget a job, unless another one has its key by now."""
-        if self.jobs.get(job.key) is job:
-            self.jobs.pop(job.key)
-            with job.lock:  # a run in progress keeps its own job alive, which may be an earlier one of that key
-                self._removed[job.key] = job.running[0].job if job.running else job
-
-    def after_removed(self, job: RegisteredJob, start: Callable[[], object]) -> bool:
-        """Call `start` when the run of a removed job with the same key has ended. Returns False where there is none."""
-        with job.lock:
-            former = next((run for run in job.running if run.job is not job), None)
-            if former is not None:
-                former.followers = (*former.followers, (job, start))
-        return former is not None
-
-    def job(self, key: str) -> RegisteredJob:
-        """The job with this key, in any spelling.
-
-        Raises:
-            UnknownJobError: There is none.
-        """
-        job = self.jobs.find(key)
-        if job is None:
-            raise UnknownJobError(f"no job has the key {key!r}{did_you_mean(key, list(self.jobs))}", key)
-        return job
+    def new_extra(self, key: str, kwargs: Mapping[str, Any] | None) -> str:
+        """Expect an extra run of a job, with these arguments or (``None``) those of the job. Returns its id."""
+        run_id = self.new_run_id() + ("" if kwargs is None else WITH_KWARGS)
+        self.extras.ask(run_id, key, kwargs)
+        return run_id
 
     # -- the way of a run ----------------------------------------------------------------------------------------
 
     def new_run(self, job: RegisteredJob, kind: str, scheduled_at: datetime) -> Run:
         """A run that is not admitted yet; its kind is one of three, or the id of the one extra run."""
-        return Run(job, kind, self.new_run_id() if kind in (SCHEDULED, STARTUP, LATE) else kind, scheduled_at)
+        if kind in (SCHEDULED, STARTUP, LATE):
+            return Run(job, kind, self.new_run_id(), scheduled_at, None)
+        return Run(job, kind, kind, scheduled_at, self.extras.kwargs(kind))
 
     async def perform(self, run: Run, calls: Calls) -> None:
         """The first half: admission, and the run until its outcome is known. Raises nothing."""
@@ -128,11 +102,13 @@ class Registry(Occurrences):
             run.task = asyncio.current_task()
         self._live.add(run)
         try:
-            if self.claims is not None:
+            if run.job.options.only_if is not None and run.kind in (SCHEDULED, STARTUP, LATE):
+                run.value = await self._ask(run, run.job.options.only_if, calls)
+            if run.value is None and self.claims is not None:
                 run.value = await self._claim(run, self.claims, calls)
             run.value = run.value or self._begin(run.job, run)
             if run.is_live:
-                await run.perform(calls, self.resolver)
+                await run.perform(calls, self.resolver, self.around)
         finally:  # also where the coroutine is thrown away with its loop
             if run.is_live:
                 self._acted(run)
@@ -158,24 +134,42 @@ class Registry(Occurrences):
         """Count and report why the run is skipped; ``None`` where nothing is against it yet."""
         job = run.job
         if self.jobs.get(run.key) is not job:
-            return self.skip(run.key, run.scheduled_at, Outcome.REFUSED, "the job was removed first")
+            return self._skip_run(run, Outcome.REFUSED, "the job was removed first")
         if run.is_repeated:
             return self.repeated(run.key, run.scheduled_at)
         if self._closing:
-            return self.skip(run.key, run.scheduled_at, Outcome.CLOSING, "the jobs are being closed")
+            return self._skip_run(run, Outcome.CLOSING, "the jobs are being closed")
+        if self.extras.has_lost(run.kind):
+            return self._skip_run(run, Outcome.REFUSED, "the process that has asked for it, with its kwargs, is gone")
         if run.kind in (SCHEDULED, LATE) and job.schedule is not None and job.schedule.paused_at is not None:
-            return self.skip(run.key, run.scheduled_at, Outcome.PAUSED, "the job was paused first")
+            return self._skip_run(run, Outcome.PAUSED, "the job was paused first")
         return None
+
+    async def _ask(self, run: Run, only_if: Callable[..., object], calls: Calls) -> Skipped | None:
+        """Ask the condition of the job, or count and report why the run is skipped."""
+        outcome, reason = Outcome.CONDITION, "only_if returned False"
+        try:
+            if await calls.within(waits.handler, only_if, run.current):
+                return self._admit(run)  # again: that may have taken a while
+        except asyncio.CancelledError:
+            outcome, reason = Outcome.CLOSING, "its task was cancelled before only_if had answered"
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            log.failure(f"only_if of job {run.key!r} raised", error, run)
+            reason = f"only_if raised {log.described(error)}"
+        return self._skip_run(run, outcome, reason)
 
     async def _claim(self, run: Run, claims: Claims, calls: Calls) -> Skipped | None:
         """Claim the run among the replicas, or count and report why it is skipped."""
         try:
             refused = await claims.claim(run, calls)
         except asyncio.CancelledError:
-            return self.skip(run.key, run.scheduled_at, Outcome.CLOSING, "its task was cancelled before it was claimed")
+            return self._skip_run(run, Outcome.CLOSING, "its task was cancelled before it was claimed")
         if refused is not None:
-            return self.skip(run.key, run.scheduled_at, refused.outcome, refused.reason, quiet=refused.is_told)
+            return self._skip_run(run, refused.outcome, refused.reason, quiet=refused.is_told)
         return self._admit(run)  # again: that may have taken a while
+
+    def _skip_run(self, run: Run, outcome: Outcome, reason: str, *, quiet: bool = False) -> Skipped:
+        return self.skip(run.key, run.scheduled_at, outcome, reason, run.kind, quiet=quiet)
 
     def _release(self, run: Run) -> None:
         if self.claims is not None and run.lease is not None:
@@ -204,7 +198,7 @@ class Registry(Occurrences):
         with run.job.lock:
             tally.ended(outcome, run.seconds, error)
         if outcome != Outcome.SUCCEEDED or self.log_runs:
-            log.observe(run.report())
+            to_log(run.report())
         if run.overlaps > 1:
             log.warning(f"job {run.key!r} was skipped {run.overlaps} times during this run", run)
         for job, start in run.followers:
@@ -218,6 +212,7 @@ class Registry(Occurrences):
         """The run is over, its scope closed, or it did not begin: the one way out, whatever ended it."""
         if run.is_live:
             self.reports.ended(run.report)
+            self.extras.ended(run.kind, run.report)
         self._live.discard(run)
         run.release()
         if self._closing:
@@ -231,7 +226,7 @@ class Registry(Occurrences):
         elif self.jobs.get(run.key) is run.job:  # else it was removed
             late = (datetime.now(UTC) - run.scheduled_at).total_seconds()
             reason = f"it was {late:.1f} s late, and misfire_grace_time is {run.job.options.misfire_grace_time} s"
-            self.skip(run.key, run.scheduled_at, Outcome.MISSED, reason)
+            self._skip_run(run, Outcome.MISSED, reason)
 
     # -- looking and closing -------------------------------------------------------------------------------------
 
@@ -247,11 +242,15 @@ class Registry(Occurrences):
                 found.append(f"job {job.key!r} is overdue by {late:.0f} s")
             if (since := job.tally.refused_since) is not None and time.monotonic() - since > waits.overdue:
                 found.append(f"job {job.key!r} does not start: its executor takes no more work")
-        return found + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
+        return (
+            found
+            + self.reports.problems()
+            + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
+        )
 
     def is_inside_a_run(self) -> bool:
-        """Whether a run of these jobs is in progress in the calling code."""
-        return here() in self._live
+        """Whether the calling code is that of a run of these jobs, or of an observer."""
+        return here() in self._live or self.reports.is_inside
 
     def reopen(self) -> None:
         """Admit runs (again), those of a new warm-up."""
@@ -265,7 +264,9 @@ class Registry(Occurrences):
         self._idle, self._live, self._prefix = threading.Condition(), set(), secrets.token_hex(4)
         alarm.forked()
         self.claims = None
-        self._removed.clear()
+        self.removed.clear()
+        self.reports.forked()
+        self.extras.forked()
         for job in self.jobs.values():
             job.lock, job.running = threading.Lock(), []
 
@@ -274,6 +275,11 @@ class Registry(Occurrences):
         self._closing = True
         for run in self._live.copy():
             run.token.request_cancellation()
+
+    def finish(self) -> None:
+        """All is closed: have the observers hear of everything, and those who wait for a run that will not be made."""
+        self.extras.close({run.run_id for run in self._live.copy()})
+        self.reports.flush(waits.close)
 
     def drain(self, timeout: float) -> None:
         """Give the runs in progress `timeout` seconds to end, ``on_exception`` included; then cancel coroutines.

@@ -22,40 +22,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .._errors import LifecycleError, ResolverError, named
+from .._errors import LifecycleError
 from .._job import TOKEN, ExceptionHandler, Resolver, Target
 from .._token import CancellationToken
 from . import log
 from .alarm import Alarm
 from .calls import Calls, Leave
-from .raised import is_a, traceback_of, without_our_frames
+from .raised import is_a, without_our_frames
 from .schedule import RegisteredJob
-from .status import Cancelled, Outcome, RunReport
+from .scopes import Around, Surroundings, exit_arguments, require_scope
+from .status import Cancelled, CurrentRun, Outcome, RunReport
 from .threads import waits
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentRun:
-    """The run that the calling code belongs to.
-
-    Attributes:
-        key: The key of the job.
-        run_id: Unique per run.
-        scheduled_at: The fire time that APScheduler computed (in UTC); for an immediate run, when it was added.
-        fence: Greater than that of each earlier run of the job in any replica; ``None`` without a claim.
-    """
-
-    key: str
-    run_id: str
-    scheduled_at: datetime
-    fence: int | None = None
-
 
 _here: ContextVar[Run] = ContextVar("bgjobs_run")
 
@@ -69,7 +51,7 @@ def current_run() -> CurrentRun:
     run = here()
     if run is None or not run.is_live:
         raise LifecycleError("current_run() was called outside a run; only a job and what it calls have one")
-    return CurrentRun(run.key, run.run_id, run.scheduled_at, run.fence)
+    return run.current
 
 
 def here() -> Run | None:
@@ -106,10 +88,14 @@ class Run:
     _is_cancelled = False
     _instance: Any = None
     _leave: Leave | None = None  #: closes the scope
+    _around: Surroundings | None = None
     _handler: ExceptionHandler | None = None
 
-    def __init__(self, job: RegisteredJob, kind: str, run_id: str, scheduled_at: datetime) -> None:
+    def __init__(
+        self, job: RegisteredJob, kind: str, run_id: str, scheduled_at: datetime, kwargs: Mapping[str, Any] | None
+    ) -> None:
         self.job = job
+        self._kwargs = kwargs or job.options.kwargs
         self.key = job.key
         self.target: Target = job.target
         self.kind = kind  # `SCHEDULED`, `STARTUP`, or the id of the one extra run
@@ -118,10 +104,13 @@ class Run:
         self.started = time.monotonic()
         self.token = CancellationToken()
 
-    async def perform(self, calls: Calls, resolver: Resolver | None) -> None:
+    async def perform(self, calls: Calls, resolver: Resolver | None, around: Sequence[Around] = ()) -> None:
         """The first half: scope, instance, action; unless it failed, the closing of the scope, too. Raises nothing."""
         target, error = self.target, None
         try:
+            if around:
+                self._around = Surroundings(self, calls)
+                await self._around.enter(around)
             if resolver is None or target.job_type is None:
                 self._instance = target.construct()
             else:
@@ -136,6 +125,8 @@ class Run:
             self._free()
         if self.error is None and self._leave is not None:
             await self._close(calls, error)
+        if self.error is None:
+            await self._unwind(error)
         self.seconds = time.monotonic() - self.started
         error = None  # its traceback leads here
 
@@ -149,14 +140,15 @@ class Run:
     @property
     def is_to_settle(self) -> bool:
         """Whether a failure leaves anything to do: an ``on_exception`` to call, a scope to close."""
-        return self.error is not None and (self._handler is not None or self._leave is not None)
+        return self.error is not None and bool(self._handler or self._leave or self._around)
 
     async def settle(self, calls: Calls) -> None:
-        """The second half of a failed run: ``on_exception``, then the closing of the scope. Raises nothing."""
+        """The second half of a failed run: ``on_exception``, then all is closed. Raises nothing."""
         if self._handler is not None and is_a(self.error, Exception):
             await self._handle(calls, self._handler, self.job.options.timeout or waits.handler)
         if self._leave is not None:
             await self._close(calls, self.error)
+        await self._unwind(self.error)
 
     async def _handle(self, calls: Calls, handler: ExceptionHandler, limit: float) -> None:
         """Call ``on_exception``: async code is cancelled at its limit, a thread is named in a warning and in health."""
@@ -171,6 +163,11 @@ class Run:
         finally:
             alarm.cancel()
             self._handler_until = None
+
+    @property
+    def current(self) -> CurrentRun:
+        """What the code of the run may know of it."""
+        return CurrentRun(self.key, self.run_id, self.scheduled_at, self.fence)
 
     def late_handler(self) -> str | None:
         """A sentence about an ``on_exception`` that is past its limit."""
@@ -205,11 +202,7 @@ class Run:
     # -- the scope -----------------------------------------------------------------------------------------------
 
     async def _enter(self, scope: Any, calls: Calls) -> None:
-        if not (hasattr(scope, "__enter__") or hasattr(scope, "__aenter__")):
-            raise ResolverError(
-                f"the resolver returned {named(scope)}, which is no context manager; decorate it with "
-                "contextlib.contextmanager or contextlib.asynccontextmanager"
-            )
+        require_scope(scope, "the resolver")
         self._instance, self._leave = await calls.enter(scope)
 
     async def _close(self, calls: Calls, error: BaseException | None) -> None:
@@ -218,13 +211,17 @@ class Run:
         if leave is None or self._loop_is_gone:
             return
         try:
-            info = (None, None, None) if error is None else (type(error), error, traceback_of(error))
-            await calls.close(leave, *info)
+            await calls.close(leave, *exit_arguments(error))
         except BaseException as raised:  # noqa: BLE001 - it is the outcome, or logged
             if error is None:
                 self._fail(raised)
             elif raised is not error:
                 log.failure(f"the scope of job {self.key!r} raised when it was closed:", raised, self)
+
+    async def _unwind(self, error: BaseException | None) -> None:
+        """Leave what `around_run` holds open."""
+        if self._around is not None and not self._loop_is_gone:
+            await self._around.leave(error)
 
     # -- the action ----------------------------------------------------------------------------------------------
 
@@ -232,7 +229,7 @@ class Run:
         """The action, called or about to be, for the caller to await."""
         target, options = self.target, self.job.options
         action: Callable[..., Any] = target.action(self._instance)
-        kwargs = {**options.kwargs, TOKEN: self.token} if target.takes_token else options.kwargs
+        kwargs = {**self._kwargs, TOKEN: self.token} if target.takes_token else self._kwargs
         if options.timeout is not None:
             return self._limited(options.timeout, calls, action, kwargs)
         return action(**kwargs) if target.is_coroutine else calls(action, **kwargs)

@@ -101,6 +101,10 @@ class Schedule:
         if hasattr(self.trigger, "seed"):
             self.trigger.seed = key
 
+    def take_over(self, former: Schedule) -> None:
+        """Keep the pause of the schedule that this one replaces."""
+        self.paused_at, self.is_held, self.resumed = former.paused_at, former.is_held, former.resumed
+
     def begin(self) -> None:
         """Expect the first fire time from now on."""
         self.ticked_at = None

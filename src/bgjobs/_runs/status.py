@@ -92,6 +92,23 @@ class Refused(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class CurrentRun:
+    """The run that the calling code belongs to.
+
+    Attributes:
+        key: The key of the job.
+        run_id: Unique per run.
+        scheduled_at: The fire time that APScheduler computed (in UTC); for an immediate run, when it was added.
+        fence: Greater than that of each earlier run of the job in any replica; ``None`` without a claim.
+    """
+
+    key: str
+    run_id: str
+    scheduled_at: datetime
+    fence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
 

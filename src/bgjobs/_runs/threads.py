@@ -28,6 +28,7 @@ class Waits:
         handler: For an ``on_exception`` to end, where its job has no timeout.
         overdue: For a job to start that is due, before `Health` calls that a problem.
         claim: For a claim store to answer, and for the last releases when the jobs are closed.
+        linger: For the next report, before the thread of the observers ends.
         sleep: The longest sleep of a scheduler of ours, so that a suspended host or a changed clock is noticed.
     """
 
@@ -41,6 +42,7 @@ class Waits:
     handler = 60.0
     overdue = 10.0
     claim = 5.0
+    linger = 5.0
     sleep = 30.0
 
 

@@ -34,7 +34,12 @@ Tables = dict[str, dict[str, Any]]
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
-_IN_CODE_ONLY = {"key", "trigger"}
+#: The options that are given in code only, and what the settings have instead.
+_IN_CODE_ONLY = {
+    "key": "the name of the table is the key",
+    "trigger": "use cron",
+    "only_if": "a function cannot be written here",
+}
 
 
 class JobSettings(BackgroundJobOptions):
@@ -50,12 +55,11 @@ class JobSettings(BackgroundJobOptions):
     @classmethod
     def _is_for_code(cls, value: object, info: ValidationInfo) -> None:
         if value is not None:
-            instead = "use cron" if info.field_name == "trigger" else "the name of the table is the key"
-            raise ConfigurationError(f"can be given in code only; {instead}")
+            raise ConfigurationError(f"can be given in code only; {_IN_CODE_ONLY[str(info.field_name)]}")
 
     def overrides(self) -> dict[str, Any]:
         """Return the options that were set, by name."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"job"} - _IN_CODE_ONLY}
+        return {name: getattr(self, name) for name in self.model_fields_set - {"job", *_IN_CODE_ONLY}}
 
 
 class ClaimSettings(BaseModel):

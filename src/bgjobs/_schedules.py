@@ -1,0 +1,77 @@
+"""Builds schedules: of a job that is registered, of one that is rescheduled; and the arguments of an extra run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Any
+
+from ._apscheduler.scheduler import is_trigger
+from ._apscheduler.trigger import CronExpression, following
+from ._errors import ConfigurationError, named
+from ._options import OFF, BackgroundJobOptions, build
+from ._runs.schedule import RegisteredJob, Schedule
+
+
+def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
+    """Return the schedule of a job that is switched on.
+
+    Raises:
+        BgjobsError: It has none, or a wrong one.
+    """
+    trigger = options.trigger
+    if trigger is None:
+        if options.cron is None:
+            message = f"{where} has no schedule; give cron or trigger, or set its cron in the settings"
+            raise ConfigurationError(message, "cron")
+        trigger = CronExpression(options.cron).trigger(
+            options.timezone or timezone,
+            start_date=options.start_date,
+            end_date=options.end_date,
+            jitter=options.jitter,
+        )
+    elif not is_trigger(trigger):
+        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {named(trigger)}", "trigger")
+    return Schedule(trigger, following(trigger))
+
+
+def run_kwargs(job: RegisteredJob, given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return all arguments of an extra run that is given some of its own; ``None`` for those of the job.
+
+    Raises:
+        InvalidJobError: The job has no such argument, or it is of the wrong type.
+    """
+    if given is None:
+        return None
+    kwargs = {**job.options.kwargs, **given}
+    job.target.check_types(given, job.key)
+    job.target.check_kwargs(kwargs, job.key)
+    return kwargs
+
+
+def rescheduled(
+    job: RegisteredJob, values: Mapping[str, Any], timezone: tzinfo
+) -> tuple[BackgroundJobOptions, Schedule | None]:
+    """Return the options and the schedule of a job that gets another schedule; no schedule for one that is off.
+
+    Args:
+        job: The job.
+        values: What is new of ``cron``, ``trigger`` and ``timezone``; ``None`` for what stays.
+        timezone: The time zone of jobs that name none.
+
+    Raises:
+        BgjobsError: Whatever is wrong with the new schedule.
+    """
+    where = f"job {job.key!r}"
+    new = {name: value for name, value in values.items() if value is not None}
+    if not new:
+        raise ConfigurationError(f"{where}: give cron, trigger or timezone to reschedule it", "cron")
+    if new.get("cron") == OFF:
+        raise ConfigurationError(
+            f"{where}: {OFF!r} switches a job off for good; pause() or remove() it instead", "cron"
+        )
+    before = {name: getattr(job.options, name) for name in job.options.model_fields_set}
+    other = ("cron", "timezone", "jitter", "start_date", "end_date") if "trigger" in new else ("trigger",)
+    kept = {name: value for name, value in before.items() if name not in other}
+    options = build({**kept, **new}, where)
+    return options, schedule_of(options, where, timezone) if options.is_on else None
