@@ -80,7 +80,7 @@ def run_job(jobs: BackgroundJobs, key: str) -> RunResult:
             wait_in_thread(registry.run_alone(run, in_task), get_loop())
         else:
             copy_context().run(drive, registry.run_alone(run, InThread(get_loop)))
-        registry.reports.flush(waits.handler)
+        registry.reports.flush(waits.handler + waits.close)
     return _result(run)
 
 
@@ -92,7 +92,7 @@ async def arun_job(jobs: BackgroundJobs, key: str) -> RunResult:
             await loop.create_task(registry.run_alone(run, in_task))  # which has its own context, as in a scheduler
         else:
             await asyncio.to_thread(drive, registry.run_alone(run, InThread(lambda: loop)))
-        await asyncio.to_thread(registry.reports.flush, waits.handler)
+        await asyncio.to_thread(registry.reports.flush, waits.handler + waits.close)
     return _result(run)
 
 
