@@ -30,7 +30,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from loguru import logger
 
-from bgjobs import BackgroundJobs, BackgroundJobsSettings, cron_trigger_arguments
+from bgjobs import BackgroundJobs, BackgroundJobsSettings, RunReport, cron_trigger_arguments
 
 #: Typical expressions; none is due while the benchmark runs but for the every-second and every-minute ones, which are
 #: due only now and then and count for both.
@@ -84,13 +84,16 @@ def failing_sync_bare() -> None:
 class Contestant:
     """A running scheduler with `count` jobs, and a way to fire them all."""
 
-    def __init__(self, kind: str, count: int, job: Any, *, ours: bool) -> None:
+    def __init__(self, kind: str, count: int, job: Any, *, ours: bool, observed: bool = False) -> None:
         self.scheduler = (AsyncIOScheduler if kind == "asyncio" else BackgroundScheduler)(timezone="UTC")
         self.count, self.seen, self.done = count, 0, threading.Event()
+        self.observed = self.to_observe = count if observed else 0
         self.scheduler.add_listener(self.see, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
         texts = [EXPRESSIONS[n % len(EXPRESSIONS)] for n in range(count)]
         if ours:
             self.jobs = BackgroundJobs(self.scheduler, settings=BackgroundJobsSettings.defaults())
+            if observed:
+                self.jobs.on_run_end(self.observe)
             for n, text in enumerate(texts):
                 self.jobs.add_background_job(job, cron=text, key=f"job-{n}")
             self.jobs.warm_up()
@@ -104,7 +107,14 @@ class Contestant:
 
     def see(self, event: Any) -> None:
         self.seen += 1
-        if self.seen >= self.count:
+        self.look()
+
+    def observe(self, report: RunReport) -> None:
+        self.observed += 1
+        self.look()
+
+    def look(self) -> None:
+        if self.seen >= self.count and self.observed >= self.to_observe:
             self.done.set()
 
     def arm(self) -> None:
@@ -112,7 +122,7 @@ class Contestant:
         now = datetime.now(UTC)
         for id_ in self.ids:
             self.scheduler.modify_job(id_, next_run_time=now)
-        self.seen = 0
+        self.seen = self.observed = 0
         self.done.clear()
         gc.collect()
 
@@ -149,8 +159,9 @@ def told(name: str, ours: list[float], theirs: list[float], count: int) -> None:
     )
 
 
-async def on_asyncio(name: str, job: Any, plain: Any, rounds: int, count: int) -> None:
-    ours, theirs = Contestant("asyncio", count, job, ours=True), Contestant("asyncio", count, plain, ours=False)
+async def on_asyncio(name: str, job: Any, plain: Any, rounds: int, count: int, *, observed: bool = False) -> None:
+    ours = Contestant("asyncio", count, job, ours=True, observed=observed)
+    theirs = Contestant("asyncio", count, plain, ours=False)
     times: dict[Contestant, list[float]] = {ours: [], theirs: []}
     for n in range(rounds + 1):
         for contestant in in_turn(ours, theirs, n):
@@ -161,8 +172,9 @@ async def on_asyncio(name: str, job: Any, plain: Any, rounds: int, count: int) -
     await asyncio.sleep(0)
 
 
-def on_threads(name: str, job: Any, plain: Any, rounds: int, count: int) -> None:
-    ours, theirs = Contestant("background", count, job, ours=True), Contestant("background", count, plain, ours=False)
+def on_threads(name: str, job: Any, plain: Any, rounds: int, count: int, *, observed: bool = False) -> None:
+    ours = Contestant("background", count, job, ours=True, observed=observed)
+    theirs = Contestant("background", count, plain, ours=False)
     times: dict[Contestant, list[float]] = {ours: [], theirs: []}
     for n in range(rounds + 1):
         for contestant in in_turn(ours, theirs, n):
@@ -214,6 +226,8 @@ def main() -> None:
     print(f"{'':34} ratio  (quartiles)    CPU time a firing")
     asyncio.run(on_asyncio("asyncio, async job", Job, bare, rounds, count))
     on_threads("threads, sync job", SyncJob, sync_bare, rounds, count)
+    asyncio.run(on_asyncio("asyncio, async job, one observer", Job, bare, rounds, count, observed=True))
+    on_threads("threads, sync job, one observer", SyncJob, sync_bare, rounds, count, observed=True)
     asyncio.run(on_asyncio("asyncio, failing async job", FailingJob, failing_bare, max(3, rounds // 3), count))
     on_threads("threads, failing sync job", FailingSyncJob, failing_sync_bare, max(3, rounds // 3), count)
     registration(max(3, rounds // 40), arguments.registrations)

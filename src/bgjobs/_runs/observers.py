@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from inspect import isawaitable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -62,17 +63,17 @@ class Reports:
     """Tells the observers of reports, outside all locks; what one of them raises is logged.
 
     Args:
-        call: Calls a hook with a report, and waits where the hook is async.
+        wait: Waits for what an async hook returns.
 
     Attributes:
         observers: Called at once, by whoever reports; ours alone, and quick.
         hooks: Those of `on_run_end`.
     """
 
-    def __init__(self, call: Callable[[Observer, RunReport], object]) -> None:
+    def __init__(self, wait: Callable[[Awaitable[object]], object]) -> None:
         self.observers: list[Observer] = []
         self.hooks: list[Observer] = []
-        self._call = call
+        self._wait = wait
         self.forked()
 
     def forked(self) -> None:
@@ -111,7 +112,8 @@ class Reports:
         for hook in tuple(self.hooks):
             self._since = time.monotonic()
             try:
-                self._call(hook, report)
+                if (returned := hook(report)) is not None and isawaitable(returned):
+                    self._wait(returned)
             except BaseException as error:  # noqa: BLE001 - an observer harms nobody
                 log.failure(f"the observer {named(hook)} of the runs of job {report.key!r} raised", error)
             finally:

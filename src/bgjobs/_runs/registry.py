@@ -61,7 +61,7 @@ class Registry(Jobs, Occurrences):
 
     def __init__(self, get_loop: Callable[[], asyncio.AbstractEventLoop], *, log_runs: bool) -> None:
         in_thread = InThread(get_loop)
-        super().__init__(Reports(lambda hook, report: drive(in_thread.within(waits.handler, hook, report))))
+        super().__init__(Reports(lambda awaited: drive(in_thread.within(waits.handler, lambda: awaited))))
         self.resolver: Resolver | None = None
         self.abandoned: list[Run] = []
         self.log_runs = log_runs
@@ -183,7 +183,7 @@ class Registry(Jobs, Occurrences):
             run.is_live = len(job.running) < limit
             if run.is_live:
                 job.running.append(run)
-                job.tally.started_at = time.time()
+                job.tally.started_at = run.started_at = time.time()
                 job.tally.refused_since = None
         if not run.is_live:
             return self._overlap(job, run.kind, run.scheduled_at)

@@ -76,6 +76,7 @@ class Run:
     value: object = None  #: what APScheduler's listeners see of a run that did not fail
     error: BaseException | None = None  #: of a run that failed or timed out
     reason: str | None = None  #: more about the outcome
+    started_at = 0.0  #: seconds since the epoch
     seconds = 0.0  #: until the outcome was known
     freed: Callable[[], object] | None = None  #: called when the action has ended, so that it may be submitted again
     followers: tuple[tuple[RegisteredJob, Callable[[], object]], ...] = ()  #: called after that, while registered
@@ -194,7 +195,7 @@ class Run:
 
     def report(self) -> RunReport:
         """What observers hear of the run."""
-        started = datetime.fromtimestamp(time.time() - (time.monotonic() - self.started), UTC)
+        started = datetime.fromtimestamp(self.started_at, UTC)
         outcome, value = self.outcome or Outcome.CANCELLED, self.value if self.outcome is Outcome.SUCCEEDED else None
         about = (self.key, self.run_id, self.scheduled_at, started)
         return RunReport(*about, self.seconds, outcome, self.reason, self.error, value)

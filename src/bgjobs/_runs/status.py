@@ -113,8 +113,7 @@ class Cancelled:
     """The value of a run that was cancelled, as other listeners of the scheduler see it (``event.retval``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(NamedTuple):
     """How a run ended, or why an occurrence did not run.
 
     Attributes:
