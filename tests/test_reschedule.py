@@ -168,7 +168,7 @@ def test_a_schedule_that_is_over(records: Any) -> None:
     ("arguments", "error", "message"),
     [
         pytest.param({}, ConfigurationError, "job 'k': give cron, trigger or timezone", id="nothing"),
-        pytest.param({"cron": "-"}, ConfigurationError, r"job 'k': '-' switches .*; pause\(\) or remove\(\) it instead", id="off"),
+        pytest.param({"cron": "-"}, ConfigurationError, r"'-' switches .*; pause\(\) or remove\(\) it instead", id="-"),
         pytest.param({"cron": "0 0 25 * * *"}, CronFormatError, "hour: 25 is outside 0-23", id="cron"),
         pytest.param({"cron": "0 0 0 30 2 *"}, NeverFiresError, "0 0 0 30 2", id="never"),
         pytest.param({"trigger": "interval"}, ConfigurationError, "trigger", id="trigger"),
