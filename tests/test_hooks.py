@@ -148,6 +148,21 @@ class TestAround:
         assert "faulty of job 'k' raised" in error
         assert ("it returned 'text'" if where == "type" else "not now") in error
 
+    def test_one_that_raises_the_error_of_the_run_says_nothing_new(self, records: Any) -> None:
+        """It may hand the error on as it likes, and the log has it once."""
+
+        class Around:
+            def __enter__(self) -> None: ...
+
+            def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+                assert error is not None
+                raise error
+
+        jobs = cold().add_background_job(lambda: 1 / 0, key="k", cron=NIGHTLY)
+        jobs.around_run(lambda run: Around())
+        assert run_job(jobs, "k").outcome == "failed"
+        assert records.texts("ERROR") == ["job 'k' failed: ZeroDivisionError: division by zero"]
+
     def test_one_cannot_change_the_outcome(self) -> None:
         """A context manager that suppresses errors does not make a failed run succeed."""
 
@@ -288,8 +303,10 @@ class TestOnRunEnd:
             assert jobs.wait(jobs.run_now("k"), LIMIT).outcome == "succeeded"
             assert any("an observer of on_run_end has not returned for" in text for text in jobs.health().problems)
         assert len(seen.seen) == 1  # the close does not wait for ever
+        with jobs:
+            jobs.wait(jobs.run_now("k"), LIMIT)
         release.set()
-        assert len(seen.wait(2)) == 2
+        assert len(seen.wait(3)) == 3
         assert "raises of the runs of job 'k' raised ValueError: a fault of mine" in records.texts("ERROR")[0]
 
     def test_an_async_one_that_hangs_is_cancelled(self, waits: Any, records: Any) -> None:

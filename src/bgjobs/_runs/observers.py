@@ -142,11 +142,13 @@ class Reports:
             self._start()
 
     def _start(self) -> None:
-        with self._starting, suppress(RuntimeError):  # no thread can be had: the next report tries again, or the close
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
-                thread.start()
-                self._thread = thread
+        with self._starting:
+            if self._thread is None:  # pragma: no branch - else another thread was faster
+                self._thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread can be had: the next report tries again, or the close
+                    self._thread = None
 
     def _work(self) -> None:
         _inside.set(self)
