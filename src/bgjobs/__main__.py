@@ -1,4 +1,4 @@
-"""The command line: ``bgjobs run``, ``check``, ``next``, ``schema``, ``status``, ``pause`` and ``resume``."""
+"""The command line: ``bgjobs run``, ``check``, ``next``, ``convert``, ``schema``, ``status``, ``pause``, ``resume``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from ._check import aligned, as_text, preview, row_of
-from ._cron.explain import shown
+from ._apscheduler.convert import converted
+from ._check import aligned, as_text, number_of, preview, row_of, time_of
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._exit import end
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 #: Exit statuses: a job failed (``run --once``) or was abandoned; the command or the configuration is wrong.
 FAILED, MISTAKE = 1, 2
 
-#: How many fire times can be listed.
-MOST = 1_000_000
-
 CONFIG_FILE = f"{PREFIX}CONFIG_FILE"
 TRUST = """\
 bgjobs run and bgjobs check execute code: they import the modules that --app and the settings name, also from the
@@ -62,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BgjobsError as exc:
             if getattr(arguments, "format", "text") == "json":
                 _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
-            with suppress(OSError):  # nobody reads it
-                print(f"bgjobs: error: {exc}", file=sys.stderr)
+            _tell(f"error: {exc}")
             return MISTAKE
 
 
@@ -93,6 +89,11 @@ def _print(text: str) -> None:
         pass
     except OSError as exc:
         raise LifecycleError(f"the output cannot be written: {exc.strerror}") from exc
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(f"bgjobs: {text}", file=sys.stderr)
 
 
 def _print_json(value: object) -> None:
@@ -128,13 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     check.set_defaults(command=_check)
 
-    following = commands.add_parser("next", help="show the next fire times of a cron expression")
-    following.add_argument("cron", help='six fields, seconds first: "0 0 9 * * MON-FRI"')
-    following.add_argument("--timezone", metavar="ZONE", default="UTC", help="the zone of the hours (default: UTC)")
-    following.add_argument("--count", metavar="N", type=_positive, default=5, help="how many (default: 5)")
-    following.add_argument("--after", metavar="TIME", type=_time, help="ISO 8601 (default: now)")
-    following.set_defaults(command=_next)
-
+    _cron_commands(commands)
     describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
     describe.set_defaults(command=lambda _: _print_json(schema()))
     _fleet_commands(commands, _source())
@@ -149,6 +144,20 @@ def _source(also: str = "") -> argparse.ArgumentParser:
     return source
 
 
+def _cron_commands(commands: Any) -> None:
+    following = commands.add_parser("next", help="show the next fire times of a cron expression")
+    following.add_argument("cron", help='six fields, seconds first: "0 0 9 * * MON-FRI"')
+    following.add_argument("--timezone", metavar="ZONE", default="UTC", help="the zone of the hours (default: UTC)")
+    following.add_argument("--count", metavar="N", type=number_of, default=5, help="how many (default: 5)")
+    following.add_argument("--after", metavar="TIME", type=time_of, help="ISO 8601 (default: now)")
+    following.set_defaults(command=_next)
+
+    convert = commands.add_parser("convert", help="translate a schedule of APScheduler into a cron expression")
+    crontab = 'five fields, or keywords of CronTrigger: "0 4 * * 0" (a Monday, as in from_crontab), or hour=4 day=last'
+    convert.add_argument("crontab", nargs="+", help=crontab)
+    convert.set_defaults(command=_convert)
+
+
 def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
     told = "It asks the claim store of the settings, and imports the code of an application only where --app is given."
     status = commands.add_parser(
@@ -161,21 +170,6 @@ def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, parents=[source], help=what, description=told)
         command.add_argument("key", metavar="KEY", help="the job")
         command.set_defaults(command=_pause, paused=name == "pause")
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and len(text) <= len(str(MOST)) and 0 < int(text) <= MOST):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to {MOST}")
-    return int(text)
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{shown(text)} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00"
-        ) from None
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -238,6 +232,13 @@ def _next(arguments: argparse.Namespace) -> None:
     if after.tzinfo is None:
         after = after.replace(tzinfo=where)
     _print("\n".join(preview(arguments.cron, where, after, arguments.count)))
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    cron, differences = converted(arguments.crontab)
+    _print(cron)
+    for difference in differences:
+        _tell(f"note: {difference}")
 
 
 def _status(arguments: argparse.Namespace) -> None:

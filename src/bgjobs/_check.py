@@ -1,7 +1,8 @@
-"""What ``bgjobs check`` and ``bgjobs next`` show: the merged jobs, where each value came from, and the next runs."""
+"""What ``bgjobs check`` and ``bgjobs next`` read and show: the merged jobs, where values came from, the next runs."""
 
 from __future__ import annotations
 
+import argparse
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from copy import copy
@@ -10,9 +11,13 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any
 
+from ._cron.explain import shown
 from ._cron.expression import Expression
 from ._runs.schedule import RegisteredJob
 from ._settings.model import BackgroundJobsSettings
+
+#: How many fire times can be listed.
+MOST = 1_000_000
 
 _NEXT = 3  # runs shown of a job
 _YEAR = 366  # days
@@ -63,6 +68,23 @@ def as_text(found: list[Row]) -> str:
         if lines:
             parts.append("\n  ".join((title, *lines)))
     return "\n\n".join(parts)
+
+
+def number_of(text: str) -> int:
+    """Read how many fire times are wanted, for argparse."""
+    if not (text.isdecimal() and len(text) <= len(str(MOST)) and 0 < int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def time_of(text: str) -> datetime:
+    """Read a time, for argparse."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no ISO 8601 time, as in 2026-12-31T23:59:00+01:00"
+        ) from None
 
 
 def preview(expression: str, timezone: tzinfo, after: datetime, count: int) -> list[str]:

@@ -201,7 +201,7 @@ def arguments(expression: Expression) -> tuple[dict[str, str], list[str]]:
     else:
         missing.append("day")
     if not isinstance(weekdays, SpecialWeekday):
-        given["day_of_week"] = _weekday_names(weekdays)
+        given["day_of_week"] = weekday_names(weekdays)
     elif days == _EVERY_DAY:
         given["day"] = f"{_POSITIONS[weekdays.number]} {_WEEKDAY_NAMES[weekdays.weekday - 1]}"
     else:
@@ -223,7 +223,7 @@ def _piece(field: Field, first: int, last: int, step: int) -> str:
     return span if step == 1 else f"{span}/{step}"
 
 
-def _weekday_names(mask: int) -> str:
+def weekday_names(mask: int) -> str:
     """A set of weekdays as names and ranges of names, from Monday to Sunday."""
     ranges: list[list[str]] = []
     for index, name in enumerate(_WEEKDAY_NAMES):

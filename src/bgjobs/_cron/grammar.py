@@ -118,12 +118,12 @@ def parse(text: str) -> Fields:
     """
     second, minute, hour, day, month, weekday = split(text)
     return Fields(
-        _mask(read_pieces(SECOND, second)),
-        _mask(read_pieces(MINUTE, minute)),
-        _mask(read_pieces(HOUR, hour)),
-        read_special_day(day) or _mask(read_pieces(DAY, day)),
-        _mask(read_pieces(MONTH, month)),
-        read_special_weekday(weekday) or _weekday_mask(read_pieces(WEEKDAY, weekday)),
+        numbers(SECOND, second),
+        numbers(MINUTE, minute),
+        numbers(HOUR, hour),
+        read_special_day(day) or numbers(DAY, day),
+        numbers(MONTH, month),
+        read_special_weekday(weekday) or numbers(WEEKDAY, weekday),
         interval=not _INTERVAL.isdisjoint(second + minute + hour),
     )
 
@@ -162,6 +162,21 @@ def read_special_weekday(text: str) -> SpecialWeekday | None:
     """Read ``dL`` or ``d#k``; ``None`` for a field without such a form."""
     found = re.fullmatch(_SPECIAL_WEEKDAY, text, _FLAGS)
     return SpecialWeekday(_value(WEEKDAY, found[1]) % 7, int(found[2] or 0)) if found else None
+
+
+def numbers(field: Field, text: str) -> int:
+    """Read a field without a special form, as a bit mask; 7 as a weekday is 0.
+
+    Raises:
+        Refused: The grammar does not allow it.
+    """
+    mask = 0
+    for first, last, step in read_pieces(field, text):
+        if step == 1:
+            mask |= (2 << last) - (1 << first)
+        else:
+            mask |= sum(1 << value for value in range(first, last + 1, step))
+    return (mask | mask >> 7) & 0b1111111 if field is WEEKDAY else mask
 
 
 def read_pieces(field: Field, text: str) -> list[Piece]:
@@ -206,20 +221,3 @@ def _step(field: Field, text: str | None) -> int:
     if not 1 <= step <= field.largest_step:
         raise Refused(field, f"/{text}", f"/{text}")
     return step
-
-
-def _mask(pieces: list[Piece]) -> int:
-    """The bit mask of all numbers in the pieces."""
-    mask = 0
-    for first, last, step in pieces:
-        if step == 1:
-            mask |= (2 << last) - (1 << first)
-        else:
-            mask |= sum(1 << value for value in range(first, last + 1, step))
-    return mask
-
-
-def _weekday_mask(pieces: list[Piece]) -> int:
-    """The bit mask of the weekdays in the pieces, where 7 is 0."""
-    mask = _mask(pieces)
-    return (mask | mask >> 7) & 0b1111111
