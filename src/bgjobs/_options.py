@@ -1,7 +1,7 @@
 """One job's options, from code or from the settings, and how mistakes in them are worded."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, tzinfo
 from inspect import cleandoc
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -168,6 +168,30 @@ class Registration(JobOptions, total=False):
     options: BackgroundJobOptions | None
 
 
+_INTERVAL = ("weeks", "days", "hours", "minutes", "seconds")
+_FIELDS = ("year", "month", "day", "week", "day_of_week", "hour", "minute", "second")
+#: What stands here for arguments of APScheduler's ``add_job``; ``{}`` is the argument itself.
+_INSTEAD = {
+    "args": "give kwargs={'name': value}, or functools.partial(job, value) as the job",
+    "func": "give the function first, without a name",
+    "id": "give key",
+    "name": "give key, which names the job everywhere",
+    "next_run_time": "give run_immediately=True to run at once, or start_date for the earliest run",
+    "replace_existing": "leave it out, since a job takes over its row in a job store",
+    "run_date": "give trigger=DateTrigger(run_date=...) of apscheduler.triggers.date",
+    **dict.fromkeys(_INTERVAL, "give trigger=IntervalTrigger({}=...) of apscheduler.triggers.interval"),
+    **dict.fromkeys(_FIELDS, "give cron; on the command line, `bgjobs convert {}=...` prints it"),
+}
+
+
+def _hint(loc: Loc) -> str:
+    """What to write instead of an option that does not exist."""
+    name = loc[-1]
+    if instead := _INSTEAD.get(name):
+        return f"; {instead.replace('{}', name)}"
+    return did_you_mean(name, BackgroundJobOptions.model_fields)
+
+
 def build(values: Mapping[str, Any], where: str) -> BackgroundJobOptions:
     """Make the options of a job, with one error for everything that is wrong in them.
 
@@ -186,14 +210,12 @@ def build(values: Mapping[str, Any], where: str) -> BackgroundJobOptions:
         cause = first.get("ctx", {}).get("error")
         if not others and isinstance(cause, BgjobsError) and not isinstance(cause, ConfigurationError):
             raise cause from None
-        problems = mistakes(exc, "option", place=".".join, known=lambda _: BackgroundJobOptions.model_fields)
+        problems = mistakes(exc, "option", place=".".join, hint=_hint)
         field = str(first["loc"][0]) if first["loc"] else None
         raise ConfigurationError(f"{where}: {'; '.join(problems)}", field) from None
 
 
-def mistakes(
-    exc: ValidationError, what: str, place: Callable[[Loc], str], known: Callable[[Loc], Iterable[str]]
-) -> list[str]:
+def mistakes(exc: ValidationError, what: str, place: Callable[[Loc], str], hint: Callable[[Loc], str]) -> list[str]:
     """Say what pydantic found wrong, without the values, which may be passwords.
 
     `raise_all` lists the first mistakes and counts the others.
@@ -202,7 +224,7 @@ def mistakes(
         exc: What pydantic raised.
         what: What the names in the validated tables are called: ``"option"``.
         place: Returns where the value at a path was given.
-        known: Returns the names that exist where an unknown name was found.
+        hint: Returns what to say, after a semicolon, of the last name of a path, which does not exist.
     """
     found: list[str] = []
     for error in exc.errors(include_url=False, include_input=False):
@@ -213,7 +235,7 @@ def mistakes(
         cause = error.get("ctx", {}).get("error")
         problem = str(cause) if isinstance(cause, Exception) else error["msg"]
         if error["type"] == "extra_forbidden":
-            problem = f"there is no such {what}{did_you_mean(loc[-1], known(loc))}"
+            problem = f"there is no such {what}{hint(loc)}"
         elif error["type"] in _NEEDED:
             problem = _NEEDED[error["type"]]
         elif loc:

@@ -180,7 +180,7 @@ def converted(target: Target, kwargs: Mapping[str, Any], place: Callable[[str], 
             exc,
             "parameter",
             place=lambda loc: ": ".join((place(loc[0]), *loc[1:])),
-            known=lambda _: target.parameters.keys() - {TOKEN},
+            hint=lambda loc: did_you_mean(loc[-1], target.parameters.keys() - {TOKEN}),
         )
     raise_all(problems, "the arguments of the action")  # outside the handler: the error of pydantic holds the values
     return found

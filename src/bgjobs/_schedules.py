@@ -13,6 +13,14 @@ from ._options import OFF, BackgroundJobOptions, build
 from ._runs.schedule import RegisteredJob, Schedule
 
 
+_A_CRON = '; give cron="0 0 9 * * *" instead'
+#: What to write instead of the names that APScheduler's ``add_job`` takes as a trigger.
+_TRIGGERS = {
+    name.lower(): f"; give {name}Trigger(...) of apscheduler.triggers.{name.lower()}"
+    for name in ("Interval", "Date", "CalendarInterval")
+}
+
+
 def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
     """Return the schedule of a job that is switched on.
 
@@ -31,7 +39,9 @@ def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> 
             jitter=options.jitter,
         )
     elif not is_trigger(trigger):
-        raise ConfigurationError(f"{where}: trigger must be an APScheduler trigger, not {named(trigger)}", "trigger")
+        instead = _TRIGGERS.get(trigger, _A_CRON) if isinstance(trigger, str) else ""
+        message = f"{where}: trigger must be an APScheduler trigger, not {named(trigger)}{instead}"
+        raise ConfigurationError(message, "trigger")
     return Schedule(trigger, following(trigger))
 
 

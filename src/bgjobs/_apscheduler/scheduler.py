@@ -79,11 +79,11 @@ class SchedulerBridge:
         self.scheduler = scheduler
         self.kind = next((kind for kind, cls in KINDS.items() if isinstance(scheduler, cls)), "")
         if not self.kind or GEVENT in {cls.__module__ for cls in type(scheduler).__mro__}:
-            raise ConfigurationError(
-                f"{named(scheduler)} cannot run jobs; give an AsyncIOScheduler, a BackgroundScheduler or a "
-                "BlockingScheduler of APScheduler 3; a program on another one can have a BackgroundScheduler beside it",
-                "scheduler",
-            )
+            others = "; a program on another one can have a BackgroundScheduler beside it"
+            right = f"an AsyncIOScheduler, a BackgroundScheduler or a BlockingScheduler of APScheduler 3{others}"
+            if isinstance(getattr(scheduler, "scheduler", None), BaseScheduler):  # as with Flask-APScheduler
+                right = "its .scheduler"
+            raise ConfigurationError(f"{named(scheduler)} cannot run jobs; give {right}", "scheduler")
         self.started_here = False
         self._listener: Callable[[Any], None] | None = None
         self._warner: Callable[[Any], None] | None = None

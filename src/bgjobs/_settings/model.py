@@ -1,6 +1,6 @@
 """The settings as one model, on pydantic-settings, and the JSON Schema of the settings file."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -136,7 +136,7 @@ class BackgroundJobsSettings(BaseSettings):
             # Not BaseSettings.__init__: it would read the sources again, and log all values if it is asked to debug.
             BaseModel.__init__(self, **sources.data)
         except ValidationError as exc:
-            problems += mistakes(exc, "setting", sources.nearest_place, _known)
+            problems += mistakes(exc, "setting", sources.nearest_place, _hint)
         raise_all(problems, "the settings")  # outside the handler: the error of pydantic holds the values
         self._sources = sources
 
@@ -200,9 +200,10 @@ def schema() -> dict[str, Any]:
     return {"$schema": GenerateJsonSchema.schema_dialect, **found}
 
 
-def _known(loc: Loc) -> Iterable[str]:
-    """The settings that exist in the table that `loc` leads into."""
+def _hint(loc: Loc) -> str:
+    """The most similar of the settings that exist in the table that `loc` leads into."""
     if loc[0] == "jobs" and len(loc) == 3:
-        return JobSettings.model_fields.keys() - _IN_CODE_ONLY
+        return did_you_mean(loc[-1], JobSettings.model_fields.keys() - _IN_CODE_ONLY)
     tables: dict[str, type[BaseModel]] = {"job_defaults": JobDefaults, "claims": ClaimSettings}
-    return (tables.get(loc[0], BackgroundJobsSettings) if len(loc) == 2 else BackgroundJobsSettings).model_fields
+    table = tables.get(loc[0], BackgroundJobsSettings) if len(loc) == 2 else BackgroundJobsSettings
+    return did_you_mean(loc[-1], table.model_fields)
