@@ -12,7 +12,6 @@ from ._errors import ConfigurationError, named
 from ._options import OFF, BackgroundJobOptions, build
 from ._runs.schedule import RegisteredJob, Schedule
 
-
 _A_CRON = '; give cron="0 0 9 * * *" instead'
 #: What to write instead of the names that APScheduler's ``add_job`` takes as a trigger.
 _TRIGGERS = {
