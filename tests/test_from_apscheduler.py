@@ -74,6 +74,9 @@ def end(module: ModuleType) -> None:
     module.jobs.close()
     if module.scheduler.running:
         module.scheduler.shutdown()
+    for store in module.scheduler._jobstores.values():
+        if engine := getattr(store, "engine", None):
+            engine.dispose()  # again: the scheduler's thread may have connected once more while it was shut down
 
 
 def start(module: ModuleType) -> None:
