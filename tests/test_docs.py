@@ -44,7 +44,7 @@ def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
         rescue.cancel()
     assert sorted(printed) == sorted(shown)  # the first tick may come before the immediate run
     assert process.returncode == 0, errors
-    assert errors.count("ConnectionError: the API does not answer\n") == 2  # the traceback, once, and the record
+    assert "ERROR" not in errors
 
 
 def test_there_are_two_commands_for_a_fresh_machine() -> None:
