@@ -19,7 +19,8 @@ import tempfile
 from collections.abc import Iterable
 from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from sybil import Document, Example, Region, Sybil
 from sybil.evaluators.python import PythonEvaluator
@@ -73,10 +74,19 @@ def run_console(example: Example) -> None:
         assert OutputChecker().check_output(expected, shown, ELLIPSIS), f"$ {command}\n{shown}"
 
 
+class Module:
+    """A document as a module, in which frameworks look up the names of annotations."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.__dict__ = namespace
+
+
 def enter(namespace: dict[str, Any]) -> None:
     """Start a document in an empty directory, with no settings in the environment."""
     namespace["__name__"] = "document"
     context = namespace["_context"] = contextlib.ExitStack()
+    sys.modules["document"] = cast(ModuleType, Module(namespace))
+    context.callback(sys.modules.pop, "document")
     context.enter_context(contextlib.chdir(context.enter_context(tempfile.TemporaryDirectory())))
     for name in [name for name in os.environ if name.upper().startswith("BGJOBS")]:
         context.callback(os.environ.__setitem__, name, os.environ.pop(name))
