@@ -1,0 +1,1 @@
+"""The orders of a shop, and the jobs that look after them."""
