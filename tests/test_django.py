@@ -102,8 +102,6 @@ def test_the_web_server_and_its_reloader_run_no_job(database: Path) -> None:
     """Both processes of `runserver` load the project; the page shows that no order has expired."""
     port = free_port()
     with manage(database, "runserver", f"127.0.0.1:{port}") as server:
-        output = database.with_name("output.txt")
-        until(lambda: "Starting development server" in output.read_text())
 
         def shown() -> Any:
             with urlopen(f"http://127.0.0.1:{port}/", timeout=LIMIT) as response:
@@ -115,8 +113,8 @@ def test_the_web_server_and_its_reloader_run_no_job(database: Path) -> None:
     assert query(database, "SELECT count(*) FROM orders_report") == [(0,)]
 
 
-def test_the_page_shows_the_scope_of_the_project() -> None:
+def test_the_page_shows_the_hook_of_the_project() -> None:
     """What docs/frameworks.md shows is what the project has, word for word."""
     (shown,) = blocks("docs/frameworks.md")
-    scope = shown[shown.index("class ConnectionsPerRun") : shown.index("class Command")]
-    assert scope.strip() in (PROJECT / "orders" / "jobs.py").read_text(encoding="utf-8")
+    hook = shown[shown.index("class FreshConnections") : shown.index("class Command")]
+    assert hook.strip() in (PROJECT / "orders" / "jobs.py").read_text(encoding="utf-8")

@@ -40,8 +40,6 @@ async def slow(cancellation_token: CancellationToken) -> None:
     await cancellation_token.wait_async()
     os.write(1, f"drained {os.getpid()}\\n".encode())
 
-jobs.add_background_job(slow, cron="@yearly", run_immediately=True)
-
 """
 
 
@@ -50,8 +48,10 @@ def application(heading: str) -> str:
     section = PAGE.partition(f"# {heading}\n")[2]
     found = re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert found is not None
-    body, main, end = found[1].partition('if __name__ == "__main__"')
-    return body + SLOW + main + end
+    register = 'jobs.add_background_job(slow, cron="@yearly", run_immediately=True)'
+    text, times = re.subn(r"^( *)jobs = .*", rf"\g<0>\n\1{register}", found[1], flags=re.MULTILINE)
+    assert times == 1
+    return SLOW + text
 
 
 class Server:
@@ -122,8 +122,10 @@ def serving(folder: Path, heading: str, command: str) -> Generator[Server]:
         ("What the application opens", "uvicorn shop:app --port PORT", "the pool is open: True"),
         ("Starlette", "hypercorn shop:app --bind 127.0.0.1:PORT", "refreshed"),
         ("Litestar", "litestar --app shop:app run --port PORT", "refreshed"),
+        ("Litestar", "hypercorn shop:app --bind 127.0.0.1:PORT", "refreshed"),
         ("Quart", "quart --app shop run --port PORT", "hello"),
         ("Quart", "hypercorn shop:app --bind 127.0.0.1:PORT", "hello"),
+        ("Quart", "uvicorn shop:app --port PORT", "hello"),
         ("aiohttp", "python shop.py", "the client is closed: False"),
         ("Flask", "flask --app shop run-jobs", "hello"),
         ("Flask", "gunicorn shop:serve_and_run_jobs() --no-control-socket --bind 127.0.0.1:PORT", "hello"),

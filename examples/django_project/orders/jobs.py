@@ -1,56 +1,51 @@
-"""The jobs, and the scope of their runs."""
+"""The jobs, and what closes the database connections of their runs."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Self
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, transaction
+from django.db import close_old_connections
 from django.utils import timezone
 
-from bgjobs import BackgroundJobs, current_run
+from bgjobs import BackgroundJobs, CurrentRun, current_run
 
 from .models import Order, Report
 
+jobs = BackgroundJobs()
 
-class ConnectionsPerRun:
-    """The scope of a run: closes database connections as Django does around each request."""
 
-    def __init__(self, job_type: type[Any]) -> None:
-        self.job_type = job_type
+class FreshConnections:
+    """Closes old database connections before and after a run, as Django does for a request."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         close_old_connections()
-        return self.job_type()
+        return self
 
     def __exit__(self, *error: object) -> None:
         close_old_connections()
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Self:
         await sync_to_async(close_old_connections)()
-        return self.job_type()
+        return self
 
     async def __aexit__(self, *error: object) -> None:
         await sync_to_async(close_old_connections)()
 
 
-jobs = BackgroundJobs(resolver=ConnectionsPerRun)
+@jobs.around_run
+def fresh_connections(run: CurrentRun) -> FreshConnections:
+    return FreshConnections()
 
 
 @jobs.background_job(cron="0 */5 * * * *", run_immediately=True)
-class ExpireOrders:
-    """Sync: expires what has been open for a day. A failure takes the whole transaction back."""
-
-    def action_to_do(self, days: int = 1) -> None:
-        with transaction.atomic():
-            old = Order.objects.select_for_update().filter(
-                state="open", placed_at__lt=timezone.now() - timedelta(days=days)
-            )
-            old.update(state="expired")
+def expire_orders(days: int = 1) -> None:
+    """Sync: expire what has been open for so many days."""
+    Order.objects.filter(state="open", placed_at__lt=timezone.now() - timedelta(days=days)).update(state="expired")
 
 
 @jobs.background_job(cron="0 0 6 * * *", run_immediately=True)
 class WriteReport:
-    """Async: counts the open orders."""
+    """Async: write down how many orders are open."""
 
     async def action_to_do(self) -> None:
         open_orders = await Order.objects.filter(state="open").acount()
