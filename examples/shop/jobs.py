@@ -57,7 +57,8 @@ class EmailNotificationJob:
 
     async def action_to_do(self, cancellation_token: CancellationToken) -> None:
         """Look for orders that nobody was told of: whatever a run leaves undone, the next one finds."""
-        for order in (await self.session.scalars(select(Order).where(Order.confirmed_at.is_(None)))).all():
+        unconfirmed = select(Order).where(Order.confirmed_at.is_(None)).order_by(Order.id)
+        for order in (await self.session.scalars(unconfirmed)).all():
             cancellation_token.raise_if_cancellation_requested()
             text = f"Thank you. Your order {order.id} comes to {order.total / 100:.2f} EUR."
             await self.mailer.send(order.email, f"Your order {order.id}", text)
@@ -205,7 +206,7 @@ class WeeklyDigestJob:
         top = (await self.session.scalars(recent.order_by(Article.views.desc()).limit(10))).all()
         subject = f"Your week until {end:%d %B %Y}"
         served = select(EmailLog.recipient).where(EmailLog.subject == subject)
-        subscribers = select(User).where(User.email_subscription, User.email.not_in(served))
+        subscribers = select(User).where(User.email_subscription, User.email.not_in(served)).order_by(User.id)
         for user in (await self.session.scalars(subscribers)).all():
             cancellation_token.raise_if_cancellation_requested()
             await self.mailer.send(user.email, subject, "\n".join([f"Dear {user.name},", "", *top]))
