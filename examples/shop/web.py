@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -47,9 +48,11 @@ def create_app(settings: ShopSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with jobs:
-            yield
-        await engine.dispose()
+        try:
+            async with jobs:
+                yield
+        finally:
+            await engine.dispose()
 
     app = FastAPI(title="Shop", lifespan=lifespan)
     app.state.shop = Shop(sessions, cache, jobs)
@@ -99,6 +102,7 @@ class OrderView(BaseModel):
     id: int
     total: int
     status: OrderStatus
+    created_at: datetime
 
 
 async def get(session: AsyncSession, table: type[Row], row_id: int, *, lock: bool = False) -> Row:
