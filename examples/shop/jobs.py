@@ -61,9 +61,10 @@ class EmailNotificationJob:
         for order in (await self.session.scalars(unconfirmed)).all():
             cancellation_token.raise_if_cancellation_requested()
             text = f"Thank you. Your order {order.id} comes to {order.total / 100:.2f} EUR."
-            await self.mailer.send(order.email, f"Your order {order.id}", text)
-            order.confirmed_at = now()
-            await self.session.commit()  # a mail cannot be rolled back: note each one at once
+            if await self.mailer.send(order.email, f"Your order {order.id}", text):
+                order.confirmed_at = now()
+                await self.session.commit()  # a mail cannot be rolled back: note each one at once
+        self.mailer.raise_if_refused()
 
 
 @dataclass
@@ -123,6 +124,7 @@ class DailyReportJob:
             *(f"{status.capitalize()}: {by_status[status]}" for status in OrderStatus),
         ]
         await self.mailer.send(self.settings.admin, f"Daily report {yesterday}", "\n".join(lines))
+        self.mailer.raise_if_refused()
 
 
 @dataclass
@@ -211,3 +213,4 @@ class WeeklyDigestJob:
             cancellation_token.raise_if_cancellation_requested()
             await self.mailer.send(user.email, subject, "\n".join([f"Dear {user.name},", "", *top]))
             await self.session.commit()
+        self.mailer.raise_if_refused()

@@ -21,14 +21,29 @@ def deliver(settings: ShopSettings, recipient: str, subject: str, text: str) -> 
         server.send_message(message)
 
 
+class RecipientsRefusedError(Exception):
+    """The mail server has refused recipients."""
+
+
 class Mailer:
-    """Sends mails, and adds each to the e-mail log in the session of the run."""
+    """Sends the mails of one run, and adds each to the e-mail log in the session of the run."""
 
     def __init__(self, session: AsyncSession, settings: ShopSettings) -> None:
         self.session = session
         self.settings = settings
+        self.refused: list[str] = []
 
-    async def send(self, recipient: str, subject: str, text: str) -> None:
-        """Send a mail; it is in the log once the session is committed."""
-        await asyncio.to_thread(deliver, self.settings, recipient, subject, text)
+    async def send(self, recipient: str, subject: str, text: str) -> bool:
+        """Send a mail, and return whether it was sent: one refused recipient must not cost the others their mails."""
+        try:
+            await asyncio.to_thread(deliver, self.settings, recipient, subject, text)
+        except smtplib.SMTPRecipientsRefused:
+            self.refused.append(recipient)
+            return False
         self.session.add(EmailLog(recipient=recipient, subject=subject))
+        return True
+
+    def raise_if_refused(self) -> None:
+        """Let the run fail if recipients were refused, once the others have their mails."""
+        if self.refused:
+            raise RecipientsRefusedError(f"the mail server refuses {', '.join(self.refused)}")
