@@ -22,8 +22,9 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from bgjobs import BackgroundJobsSettings
+from bgjobs import BackgroundJobs, BackgroundJobsSettings
 from examples.shop.config import ShopSettings
+from examples.shop.web import create_app
 from examples.shop.worker import background_jobs
 from servers import free_port
 from shop_world import World, world
@@ -205,8 +206,12 @@ def test_the_requirements_are_those_of_the_tests() -> None:
             assert version(name[0])
 
 
-def test_the_readme_lists_every_job() -> None:
-    """Those of the worker, and that of the web process."""
+def test_the_documentation_lists_every_job() -> None:
+    """The README of the shop has each one, and the page for people from .NET its schedule, too."""
+    cache: BackgroundJobs = create_app().state.shop.jobs
+    worker = background_jobs(ShopSettings(), BackgroundJobsSettings.defaults())
+    schedules = {row.key: row.cron for row in [*worker.status(), *cache.status()]}
     readme = (SHOP / "README.md").read_text(encoding="utf-8")
-    keys = [row.key for row in background_jobs(ShopSettings(), BackgroundJobsSettings.defaults()).status()]
-    assert re.findall(r"^\| `(\w+Job)` ", readme, re.MULTILINE) == [*keys, "CacheWarmUpJob"]
+    assert re.findall(r"^\| `(\w+Job)` ", readme, re.MULTILINE) == [*schedules]
+    page = (ROOT / "docs" / "from-dotnet.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| `(\w+Job)` \| `([^`]+)` ", page, re.MULTILINE)) == schedules
