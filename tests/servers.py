@@ -31,7 +31,7 @@ POSTGRESQL_URL = os.environ.get("BGJOBS_TEST_POSTGRESQL_URL")
 REDIS_URL = os.environ.get("BGJOBS_TEST_REDIS_URL")
 
 
-def _binaries() -> Path | None:
+def postgresql_programs() -> Path | None:
     """Where the programs of PostgreSQL are: those of the wheel `pgserver`, or those of the machine."""
     if (wheel := find_spec("pgserver")) is not None and wheel.origin is not None:
         return Path(wheel.origin).parent / "pginstall" / "bin"
@@ -45,7 +45,7 @@ def postgresql_server() -> Generator[str]:
     if POSTGRESQL_URL is not None:
         yield POSTGRESQL_URL
         return
-    binaries = _binaries()
+    binaries = postgresql_programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed; set BGJOBS_TEST_POSTGRESQL_URL")
     with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as folder:
