@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from wsgiref.util import shift_path_info
 
@@ -331,27 +330,44 @@ def test_hosts_ask_who_it_is(
         assert request(port, "/jobs/other", Authorization=right)[0].status == 404
 
 
-def test_django_asks_who_it_is(hosts: dict[str, Any]) -> None:
+DJANGO = """
+import re, sys, types
+import django
+from django.conf import settings
+from django.test import RequestFactory
+from django.urls import resolve
+
+urls = types.ModuleType("urls")
+for block in re.findall(r"^```python\\n(.*?)^```", sys.stdin.read(), re.MULTILINE | re.DOTALL):
+    exec(block, vars(urls))
+apps = ["django.contrib.auth", "django.contrib.contenttypes"]
+settings.configure(SECRET_KEY="for tests", INSTALLED_APPS=apps, ALLOWED_HOSTS=["testserver"], ROOT_URLCONF=urls)
+django.setup()
+from django.contrib.auth.models import AnonymousUser, User
+
+for path in ("/jobs/", "/jobs", "/jobs/status.json", "/jobs/other"):
+    view, given, _ = resolve(path)
+    for user in (AnonymousUser(), User(username="customer"), User(username="operator", is_staff=True)):
+        request = RequestFactory().get(path)
+        request.user = user
+        response = view(request, *given)
+        print(path, user, response.status_code, response.content.decode()[:15].split("\\n")[0])
+"""
+
+
+def test_django_asks_who_it_is() -> None:
     """Its view sends others to the log-in page, and shows the page to the staff."""
-    import django
-    from django.conf import settings
-    from django.test import RequestFactory
-    from django.urls import resolve
-
-    urls = ModuleType("urls")
-    vars(urls).update(hosts)
-    apps = ["django.contrib.auth", "django.contrib.contenttypes"]
-    settings.configure(SECRET_KEY="for tests", INSTALLED_APPS=apps, ALLOWED_HOSTS=["testserver"], ROOT_URLCONF=urls)
-    django.setup()
-    from django.contrib.auth.models import AnonymousUser, User
-
-    for path, start in (("/jobs/", "<!doctype html>"), ("/jobs", "<!doctype html>"), ("/jobs/status.json", "{")):
-        view, given, _ = resolve(path)
-        asked = RequestFactory().get(path)
-        asked.user = AnonymousUser()
-        assert view(asked, *given).status_code == 302
-        asked.user = User(username="operator", is_staff=True)
-        shown = view(asked, *given)
-        assert shown.status_code == 200
-        assert shown.content.decode().startswith(start)
-        assert shown.headers["Cache-Control"] == "no-store"
+    command = [sys.executable, "-c", DJANGO]
+    text = README.read_text(encoding="utf-8")
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in done.stdout.splitlines() if "operator" not in line] == [
+        f"{path} {user} 302 "
+        for path in ("/jobs/", "/jobs", "/jobs/status.json", "/jobs/other")
+        for user in ("AnonymousUser", "customer")
+    ], done.stderr
+    assert [line for line in done.stdout.splitlines() if "operator" in line] == [
+        "/jobs/ operator 200 <!doctype html>",
+        "/jobs operator 200 <!doctype html>",
+        "/jobs/status.json operator 200 {",
+        "/jobs/other operator 404 There are the p",
+    ]
