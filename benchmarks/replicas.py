@@ -3,13 +3,15 @@
 Everything real: four processes whose clocks are off by -2, -0.7, +0.7 and +2 seconds, and PostgreSQL, Redis and SQLite
 as claim stores. Two jobs are due every second, of 10 ms and of 0.2 s; a third runs once at the start. In one trial a
 replica is killed (SIGKILL) every five seconds and started again, in another one the store is stopped for ten seconds
-(SIGSTOP; SQLite's file is locked). Prints a Markdown table, and below it what was wrong.
+(SIGSTOP; SQLite's file is locked). Then one clock is 8 s ahead, three are true; and a job is due every ten seconds, so
+that the clocks differ by less than its period. Prints a Markdown table, and below it what was wrong.
 
     python benchmarks/replicas.py [--seconds 60] [--store postgresql] [--only claims]
 
-Exit status 1 when, with claims, an occurrence ran twice or was lost without a reason, two runs of a job were in
-progress at the same time, a fence did not rise, or there was another number of start-up runs than one. The rows of the
-others are for comparison, and never wrong.
+Exit status 1 when, with claims, an occurrence ran twice, was lost without a reason, or ran earlier than the clocks
+allow, two runs of a job were in progress at the same time, a fence did not rise, or there was another number of
+start-up runs than one; and in the last two trials, when an occurrence was lost at all. The rows of the others are for
+comparison, and never wrong.
 """
 
 from __future__ import annotations
@@ -52,11 +54,12 @@ from bgjobs._settings.model import ClaimSettings
 from servers import redis_server, redis_url
 
 CLOCKS = (-2.0, -0.7, 0.7, 2.0)  # seconds by which the clocks of the replicas are off
+AHEAD = 5.0  # how far ahead a clock may be before its runs wait for that of the store
 LEASE = 5.0
 KILLS = 5.0  # seconds from one kill to the next
 AWAY = 10.0  # seconds for which the store is stopped
 EDGE = 3.0  # seconds at the start and at the end in which nothing counts: the clocks differ, and replicas come and go
-JOBS = {"short": 0.01, "long": 0.2}  # how long a run takes
+JOBS = {"short": 0.01, "long": 0.2}  # how long a run takes, by key
 
 #: One clock for all processes of a machine, which nobody sets.
 clock = time.monotonic
@@ -86,21 +89,21 @@ def run(file: str, seconds: float) -> None:
     note(file, "ended", this.key, this.scheduled_at)
 
 
-def with_claims(file: str, url: str, application: str) -> Callable[[], object]:
+def with_claims(file: str, url: str, application: str, jobs: dict[str, float], period: int) -> Callable[[], object]:
     """A replica with bgjobs. Returns what closes it."""
     claims = ClaimSettings(url=url, lease=LEASE)
-    jobs = cold(scheduler="background", application=application, claims=claims)
+    facade = cold(scheduler="background", application=application, claims=claims)
 
     def skipped(report: status.RunReport) -> None:
         if report.run_id is None:
             note(file, report.outcome, report.key, report.scheduled_at, reason=report.reason)
 
-    jobs._registry.reports.observers.append(skipped)  # noqa: SLF001 - as bgjobs.testing does
-    for key, seconds in JOBS.items():
-        jobs.add_background_job(partial(run, file, seconds), cron="* * * * * *", key=key)
-    jobs.add_background_job(partial(run, file, 0.01), cron="0 0 3 1 1 *", key="start", run_immediately=True)
-    jobs.warm_up()
-    return jobs.close
+    facade._registry.reports.observers.append(skipped)  # noqa: SLF001 - as bgjobs.testing does
+    for key, seconds in jobs.items():
+        facade.add_background_job(partial(run, file, seconds), cron=f"*/{period} * * * * *", key=key)
+    facade.add_background_job(partial(run, file, 0.01), cron="0 0 3 1 1 *", key="start", run_immediately=True)
+    facade.warm_up()
+    return facade.close
 
 
 def work(seconds: float) -> tuple[float, float]:
@@ -121,7 +124,7 @@ def locked_work(key: str, seconds: float, url: str) -> tuple[float, float] | Non
         lock.release()
 
 
-def without_claims(file: str, url: str, application: str) -> Callable[[], object]:
+def without_claims(file: str, url: str, application: str, jobs: dict[str, float], period: int) -> Callable[[], object]:
     """A replica with APScheduler alone: with a shared job store, or on Redis with a lock around each job."""
     is_locked = url.startswith("redis")
     stores = {} if is_locked else {"default": SQLAlchemyJobStore(url=url, tablename=application)}
@@ -134,21 +137,21 @@ def without_claims(file: str, url: str, application: str) -> Callable[[], object
             note(file, "ended", event.job_id, event.scheduled_run_time, at=ended)
 
     scheduler.add_listener(executed, EVENT_JOB_EXECUTED)
-    for key, seconds in JOBS.items():
+    for key, seconds in jobs.items():
         action, arguments = (locked_work, [key, seconds, url]) if is_locked else (work, [seconds])
-        every_second = CronTrigger(second="*", timezone="UTC")
-        scheduler.add_job(action, every_second, arguments, id=key, replace_existing=True)
+        trigger = CronTrigger(second=f"*/{period}", timezone="UTC")
+        scheduler.add_job(action, trigger, arguments, id=key, replace_existing=True)
     scheduler.start()
     return partial(scheduler.shutdown)
 
 
-def live(file: str, url: str, application: str, offset: float, *, claims: bool) -> None:
+def live(offset: float, *, claims: bool, **about: Any) -> None:
     """One replica, until its input ends."""
     logging.getLogger("apscheduler").addHandler(logging.NullHandler())
     logging.getLogger("apscheduler").propagate = False
     moment = datetime.now(UTC) + timedelta(seconds=offset)
     with time_machine.travel(moment, tick=True) if offset else nullcontext():
-        close = (with_claims if claims else without_claims)(file, url, application)
+        close = (with_claims if claims else without_claims)(**about)
         print(json.dumps("warm"), flush=True)
         sys.stdin.read()
         close()
@@ -208,6 +211,9 @@ class Trial:
 
     Attributes:
         file: What the replicas have noted.
+        jobs: How long a run takes of each job that counts, in seconds.
+        period: Seconds from one fire time to the next.
+        is_whole: Whether an occurrence is wrong that has not run, even for a reason.
         killed: When each process was killed, by its id.
     """
 
@@ -215,6 +221,9 @@ class Trial:
     url: str
     application: str
     clocks: tuple[float, ...] = CLOCKS
+    jobs: dict[str, float] = field(default_factory=lambda: JOBS)
+    period: int = 1
+    is_whole: bool = False
     claims: bool = True
     killed: dict[int, float] = field(default_factory=dict)
     replicas: list[Life] = field(default_factory=list)
@@ -222,7 +231,7 @@ class Trial:
 
     def start(self, offset: float) -> Life:
         about = {"file": str(self.file), "url": self.url, "application": self.application}
-        return Life(__file__, **about, offset=offset, claims=self.claims)
+        return Life(__file__, **about, jobs=self.jobs, period=self.period, offset=offset, claims=self.claims)
 
     def go_on(self, seconds: float, disturb: str) -> None:
         """Run the replicas for so long, and disturb them."""
@@ -250,16 +259,14 @@ class Trial:
     def judge(self) -> Judgement:
         """What the notes say."""
         lines = [json.loads(line) for line in self.file.read_text().splitlines()]
-        return Judgement(lines, self.killed, self.span, ticks()() - clock())
+        return Judgement(self, lines, ticks()() - clock())
 
 
 class Judgement:
     """What is wrong with the runs of a trial, and what is to be said of them."""
 
-    def __init__(
-        self, lines: list[dict[str, Any]], killed: dict[int, float], span: tuple[float, float], epoch: float
-    ) -> None:
-        self.killed, self.span, self.epoch = killed, span, epoch
+    def __init__(self, trial: Trial, lines: list[dict[str, Any]], epoch: float) -> None:
+        self.trial, self.killed, self.epoch = trial, trial.killed, epoch
         self.begun: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.ended: dict[tuple[str, int, int], float] = {}
         self.refused: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
@@ -271,13 +278,15 @@ class Judgement:
             else:
                 stands_for = re.match(r"coalesced (\d+)", line["reason"] or "")
                 for earlier in range(int(stands_for[1]) + 1 if stands_for else 1):
-                    self.refused[line["key"], line["fire"] - earlier].append(line)
+                    self.refused[line["key"], line["fire"] - earlier * trial.period].append(line)
         for runs in self.begun.values():
             runs.sort(key=lambda line: float(line["at"]))
 
     def due(self) -> range:
         """The fire times that count."""
-        return range(int(self.span[0]) + 1, int(self.span[1]) + 1)
+        period = self.trial.period
+        first, last = (int(end // period + 1) * period for end in self.trial.span)
+        return range(first, last, period)
 
     def missing(self, key: str) -> list[int]:
         """Those of them that have not run."""
@@ -304,7 +313,7 @@ class Judgement:
     def reasons(self) -> str:
         """Why occurrences have not run, with numbers; replicas can have had several reasons."""
         counts: Counter[str] = Counter()
-        for key in JOBS:
+        for key in self.trial.jobs:
             counts.update("/".join(sorted(self.why(key, fire))) or "none" for fire in self.missing(key))
         return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
@@ -323,29 +332,39 @@ class Judgement:
         fences = [line["fence"] for line in self.begun[key]]
         return [f"{key}: fence {one} is followed by {two}" for one, two in pairwise(fences) if two <= one]
 
+    def early(self, key: str) -> list[str]:
+        """The runs that began earlier than the clock does that is furthest ahead of those that wait for no other."""
+        ahead = max(0.0, *(offset for offset in self.trial.clocks if offset <= AHEAD)) + 0.1
+        waits = ((line["fire"], line["fire"] - line["at"] - self.epoch) for line in self.begun[key])
+        return [f"{key} at {fire} began {wait:.1f} s early" for fire, wait in waits if wait > ahead]
+
     def problems(self) -> Iterable[str]:
         """What is wrong, with claims."""
-        for key in JOBS:
+        for key in self.trial.jobs:
             yield from (f"{key} at {fire} ran {count} times" for fire, count in self.doubled(key).items())
-            yield from (f"{key} at {fire} was lost without a reason" for fire in self.lost(key))
-            yield from self.together(key) + self.fences(key)
+            lost = self.missing(key) if self.trial.is_whole else self.lost(key)
+            yield from (f"{key} at {fire} was lost: {self.why(key, fire) or 'no reason'}" for fire in lost)
+            yield from self.together(key) + self.fences(key) + self.early(key)
             if len(self.missing(key)) == len(self.due()):
                 yield f"{key} never ran"
         if len(self.begun["start"]) != 1:
             yield f"{len(self.begun['start'])} start-up runs"
 
 
-TRIALS = {
-    "clocks off by -2, -0.7, +0.7, +2 s": "",
-    "the same, one replica killed every 5 s": "kills",
-    "the same, the store away for 10 s": "store",
+#: How each is disturbed, and what is different from other trials.
+TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "clocks off by -2, -0.7, +0.7, +2 s": ("", {}),
+    "the same, one replica killed every 5 s": ("kills", {}),
+    "the same, the store away for 10 s": ("store", {}),
+    "one clock 8 s ahead, three true": ("", {"clocks": (8.0, 0.0, 0.0, 0.0), "is_whole": True}),
+    "a job every 10 s, clocks off": ("", {"jobs": {"short": 0.01}, "period": 10, "is_whole": True}),
 }
 
 
 def tried(store: str, seconds: float, only: str) -> list[str]:
     """The trials on one kind of store. Prints their rows, and returns what is wrong."""
     wrong: list[str] = []
-    todo: list[tuple[str, str, dict[str, Any]]] = [(f"claims, {name}", how, {}) for name, how in TRIALS.items()]
+    todo: list[tuple[str, str, dict[str, Any]]] = [(f"claims, {name}", *how) for name, how in TRIALS.items()]
     other = "lock of redis-py" if store == "redis" else "shared job store"
     for name, clocks in {"true clocks": (0.0,) * 4, "clocks off": CLOCKS}.items():
         todo.append((f"APScheduler alone, {other}, {name}", "", {"claims": False, "clocks": clocks}))
@@ -374,7 +393,7 @@ def row(store: str, name: str, judged: Judgement) -> str:
         lambda key: len(judged.lost(key)),
         lambda key: len(judged.together(key)),
     )
-    cells = [" / ".join(str(count(key)) for key in JOBS) for count in counts]
+    cells = [" / ".join(str(count(key)) for key in judged.trial.jobs) for count in counts]
     return f"| {store} | {name} | {len(due)} | {' | '.join(cells)} | {judged.reasons()} |"
 
 
