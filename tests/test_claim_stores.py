@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from bgjobs import ClaimStoreError, ConfigurationError
 from bgjobs._claims import Answer, Ask, ClaimStore, open_store  # users have `[claims] url` alone
@@ -202,15 +202,22 @@ CASES: dict[str, list[tuple[Step, str]]] = {
         (ask("b"), "granted 2, lost by host:a"),
         (release("b"), "free"),
         (ask("c", 1), "granted 3"),
+        (ask("c", 1), "granted 3"),
+    ],
+    "so is one after another": [
+        (ask("a", -2, lease=0), "granted 1"),
+        (ask("b", -1, lease=0), "granted 2, lost by host:a"),
+        (ask("c"), "granted 3, lost by host:b"),
     ],
     "not one whose run is done": [(ask("a", -1, lease=0), "granted 1"), (ask("b", done="a"), "granted 2")],
     "a start is made once in its window": [
         (start("a"), "granted 1"),
         (start("a"), "granted 1"),
-        (start("b"), "busy by host:a"),
+        (start("b"), "recent by host:a"),
         (release("a"), "free"),
         (start("c"), "recent by host:a"),
         (start("d", window=0), "granted 2"),
+        (start("e", window=0), "busy by host:d"),
     ],
     "a start of a busy job is consumed": [
         (ask("a"), "granted 1"),
@@ -249,8 +256,11 @@ CASES: dict[str, list[tuple[Step, str]]] = {
         (ask("b", 3600), "early by host:a"),
         (ask("b", 1), "busy by host:a"),
         (start("b"), "busy by host:a"),
+        (start("c"), "recent by host:a"),
         (release("a"), "free"),
-        (start("c"), "paused by host:a"),
+        (start("d"), "recent by host:a"),
+        (ask("d", 2), "paused by host:a"),
+        (start("e", window=0), "paused by host:a"),
     ],
 }
 
@@ -272,9 +282,10 @@ def test_another_process_finds_what_one_has_left(url: str) -> None:
 
 # -- rows ------------------------------------------------------------------------------------------------------------
 
-UNWRITTEN = dict.fromkeys(("last_fire", "before", "start_at", "paused", "fence"), 0) | dict.fromkeys(
-    ("lease_until", "fire", "started_at", "finished_at", "schedule", "token", "holder", "lost", "outcome", "error")
-)
+NUMBERS = ("last_fire", "before", "start_at", "paused", "fence")
+UNKNOWN = ("lease_until", "fire", "started_at", "finished_at", "lost_at", "lost_fence")
+TEXTS = ("schedule", "token", "holder", "lost", "outcome", "error")
+UNWRITTEN = dict.fromkeys(NUMBERS, 0) | dict.fromkeys(UNKNOWN + TEXTS)
 
 
 def test_a_row_has_every_column_from_the_beginning(desk: Desk) -> None:
@@ -289,9 +300,10 @@ def test_a_row_has_every_column_from_the_beginning(desk: Desk) -> None:
 
 def test_a_row_tells_who_runs_and_how_it_ended(desk: Desk) -> None:
     """The schedule, the run in progress, the lost one before it, and the last end."""
-    desk.answer("a", -2, lease=0)
+    lost = desk.answer("a", -2, lease=0)
     began = desk.answer("b", -1)
-    expected = {**UNWRITTEN, "key": desk.key, "schedule": "0 * * * * *", "fence": 2, "lost": "host:a"}
+    expected = {**UNWRITTEN, "key": desk.key, "schedule": "0 * * * * *", "fence": 2}
+    expected |= {"lost": "host:a", "lost_at": lost.now, "lost_fence": 1}
     expected |= {"last_fire": desk.zero - 1000, "before": desk.zero - 2000, "fire": desk.zero - 1000}
     expected |= {"token": "b", "holder": "host:b", "started_at": began.now, "lease_until": began.now + MINUTE}
     row = desk.row()
@@ -301,6 +313,19 @@ def test_a_row_tells_who_runs_and_how_it_ended(desk: Desk) -> None:
     expected |= {"token": None, "lease_until": None, "outcome": "failed", "error": "ValueError: no"}
     assert row == {**expected, "finished_at": row["finished_at"], "now": row["now"]}
     assert began.now <= row["finished_at"] <= row["now"]
+
+
+def test_the_last_lost_run_is_kept(desk: Desk) -> None:
+    """Over any number of runs that end, until another one is lost; it is told to who takes over, and to nobody else."""
+    lost = desk.answer("a", -4, lease=0)
+    for at, token in (-3, "b"), (-2, "c"):
+        assert desk.answer(token, at).lost == ("host:a" if token == "b" else None)
+        desk.store.release(desk.key, token, 0, "succeeded", None)
+        row = desk.row()
+        assert (row["lost"], row["lost_at"]) == ("host:a", lost.now)
+    again = desk.answer("d", -1, lease=0)
+    assert (desk.answer("e").lost, desk.row()["lost"]) == ("host:d", "host:d")
+    assert desk.row()["lost_at"] == again.now
 
 
 def test_a_refused_start_extends_the_window(desk: Desk) -> None:
@@ -339,6 +364,51 @@ def test_any_error_text_is_stored(desk: Desk) -> None:
     assert row["token"] is None
     assert row["error"].startswith("NUL , half a character ?, much more")
     assert len(row["error"]) < 1001
+
+
+# -- what it costs --------------------------------------------------------------------------------------------------
+
+COSTS: dict[str, tuple[list[Step], Step, int]] = {
+    "a grant": ([], ask("b", 1), 1),
+    "a start": ([], start("b", window=0), 1),
+    "an extra run": ([], extra("b"), 1),
+    "a run that takes over": ([extra("a", lease=0)], ask("b", 1), 1),
+    "claimed": ([], ask("b", -1), 2),
+    "passed": ([ask("a", -9), release("a"), ask("a", -7)], ask("b", -8), 2),
+    "early": ([], ask("b", 3600), 2),
+    "busy": ([extra("a")], ask("b", 1), 1),
+    "busy at the start": ([extra("a")], start("b", window=0), 1),
+    "busy, for an extra run": ([extra("a")], extra("b"), 1),
+    "paused": ([pause()], ask("b", 1), 1),
+    "recent": ([], start("b"), 2),
+}
+
+
+@pytest.mark.parametrize("case", COSTS)
+@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
+def test_a_claim_costs_one_statement_or_two(
+    request: pytest.FixtureRequest, tmp_path: Path, database: str, case: str
+) -> None:
+    """One for the winner and where the run before takes too long, at most two for a loser."""
+    before, step, number = COSTS[case]
+    url = request.getfixturevalue("postgresql") if database == "postgresql" else f"sqlite:///{tmp_path}/claims.db"
+    statements: list[str] = []
+
+    def execute(*given: Any) -> None:
+        statements.append(given[2])
+
+    with opened(url) as desk:
+        for past in [] if case == "passed" else [start("a"), release("a", at=-1)]:
+            past(desk)
+        for given in before:
+            given(desk)
+        event.listen(Engine, "before_cursor_execute", execute)
+        try:
+            answer = step(desk)
+        finally:
+            event.remove(Engine, "before_cursor_execute", execute)
+    assert len(statements) == number, answer
+    assert answer.startswith(case.partition(",")[0].partition(" at ")[0]) or "granted" in answer
 
 
 # -- at the same time ------------------------------------------------------------------------------------------------
@@ -438,7 +508,7 @@ def test_eight_processes_begin_on_an_empty_database(url: str) -> None:
         assert replica.stdin is not None
         replica.stdin.write("go\n")
         replica.stdin.flush()
-    assert sorted(replica.communicate(timeout=LIMIT)[0] for replica in replicas) == ["None\n"] + ["busy\n"] * 7
+    assert sorted(replica.communicate(timeout=LIMIT)[0] for replica in replicas) == ["None\n"] + ["recent\n"] * 7
 
 
 def test_two_make_the_table_at_the_same_time(postgresql: str) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -314,13 +314,17 @@ def test_the_last_occurrence_is_shown(shell: Shell) -> None:
 
 
 def test_a_run_whose_process_died_is_shown(shell: Shell) -> None:
-    """At once when its lease is over, and after another process has taken over."""
-    shell.claim("work", lease=1)
+    """At once when its lease is over, with the time of that; and after other processes have taken over, and ended."""
+    over = datetime.fromtimestamp(shell.claim("work", lease=1).now / 1000, UTC) + timedelta(milliseconds=1)
+    lost = {"lost": "elsewhere:1", "lost_at": over.isoformat(timespec="milliseconds")}
     until(lambda: shell.jobs()["work"]["lost"] == "elsewhere:1")
-    assert shell.jobs()["work"]["holder"] is None
-    shell.claim("work", token="b", holder="elsewhere:2")
     job = shell.jobs()["work"]
-    assert (job["holder"], job["lost"]) == ("elsewhere:2", "elsewhere:1")
+    assert {**job, "holder": None, **lost} == job
+    for holder in "elsewhere:2", "elsewhere:3":
+        shell.claim("work", holder=holder, token=holder, done="" if holder == "elsewhere:2" else "elsewhere:2")
+        job = shell.jobs()["work"]
+        assert {**job, "holder": holder, **lost} == job
+    assert f"elsewhere:1  {over.isoformat(timespec='seconds')}" in shell.printed("status")
 
 
 def test_people_get_a_table(shell: Shell) -> None:
@@ -340,13 +344,14 @@ def test_people_get_a_table(shell: Shell) -> None:
         "ENDED",
         "PAUSED",
         "LOST ON",
+        "LOST AT",
         "ERROR",
     ]
     assert re.split("  +", titles) == columns
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
     gone = re.escape("ValueError: \\u001b[2Jgone")
-    assert re.fullmatch(rf"first +{re.escape(NIGHTLY)} +- +- +- +failed +{time} +- +- +{gone}", first)
-    assert re.fullmatch(rf"second +{re.escape(NIGHTLY)} +- +elsewhere:1 +{time} +- +- +yes +- +-", second)
+    assert re.fullmatch(rf"first +{re.escape(NIGHTLY)} +- +- +- +failed +{time} +- +- +- +{gone}", first)
+    assert re.fullmatch(rf"second +{re.escape(NIGHTLY)} +- +elsewhere:1 +{time} +- +- +yes +- +- +-", second)
 
 
 def test_other_applications_are_not_shown(shell: Shell) -> None:

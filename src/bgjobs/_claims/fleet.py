@@ -26,6 +26,7 @@ _TITLES = {
     "ended": "ENDED",
     "paused": "PAUSED",
     "lost": "LOST ON",
+    "lost_at": "LOST AT",
     "error": "ERROR",
 }
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -45,7 +46,8 @@ class FleetJob:
         error: What it failed of.
         ended: When it ended.
         paused: Whether it is paused in all replicas.
-        lost: ``host:pid`` of the process that died in the last run, or in the one before the last grant.
+        lost: ``host:pid`` of the process that made the last run that did not end.
+        lost_at: When the lease of that run was over.
     """
 
     key: str
@@ -58,6 +60,7 @@ class FleetJob:
     ended: datetime | None
     paused: bool
     lost: str | None
+    lost_at: datetime | None
 
 
 class Fleet:
@@ -138,6 +141,7 @@ def _cell(value: object) -> str:
 def _job(key: str, row: dict[str, Any]) -> FleetJob:
     is_held = row["token"] is not None
     is_alive = is_held and row["lease_until"] > row["now"]
+    lost, lost_at = ("holder", "lease_until") if is_held and not is_alive else ("lost", "lost_at")
     return FleetJob(
         key=key,
         schedule=row["schedule"],
@@ -148,7 +152,8 @@ def _job(key: str, row: dict[str, Any]) -> FleetJob:
         error=row["error"],
         ended=_time(row["finished_at"]),
         paused=bool(row["paused"]),
-        lost=row["holder"] if is_held and not is_alive else row["lost"],
+        lost=row[lost],
+        lost_at=_time(row[lost_at]),
     )
 
 

@@ -21,17 +21,22 @@ local function number(value) return tonumber(value) or 0 end
 """
 _CLAIM = """
 local kind, fire, token, done = ARGV[1], number(ARGV[2]), ARGV[3], ARGV[4]
-local names = {'token', 'last_fire', 'before', 'lease_until', 'paused', 'start_at', 'holder', 'started_at', 'lost'}
+local names = {'token', 'last_fire', 'before', 'lease_until', 'paused', 'start_at', 'holder', 'started_at', 'fence',
+  'lost', 'lost_fence'}
 local row = {}
 for i, value in ipairs(redis.call('HMGET', key, unpack(names))) do row[names[i]] = value end
-local had, last = row.token, number(row.last_fire)
+local had, last, fence = row.token, number(row.last_fire), number(row.fence)
+local is_recent = kind == 'start' and number(row.start_at) > now - number(ARGV[9])
 
+local function granted()
+  return {'', now, fence, row.lost and number(row.lost_fence) == fence - 1 and row.lost or '', '', 0, 0}
+end
 local function refused(reason)
   return {reason, now, 0, '', row.holder or '', number(row.started_at), reason == 'early' and fire - now or 0}
 end
 
-redis.call('HSETNX', key, 'fence', 0)
-if had == token then return {'', now, number(redis.call('HGET', key, 'fence')), row.lost or '', '', 0, 0} end
+redis.call('HSETNX', key, 'fence', fence)
+if had == token then return granted() end
 if kind == 'occurrence' then
   if fire <= last then return refused(number(row.before) < fire and fire < last and 'passed' or 'claimed') end
   if fire > now + number(ARGV[8]) then return refused('early') end
@@ -39,14 +44,19 @@ if kind == 'occurrence' then
 elseif kind == 'start' then
   redis.call('HSET', key, 'start_at', now)
 end
-if had and had ~= done and number(row.lease_until) > now then return refused('busy') end
+if is_recent then return refused('recent') end
+local is_held = had and had ~= done
+if is_held and number(row.lease_until) > now then return refused('busy') end
 if kind ~= 'extra' and number(row.paused) == 1 then return refused('paused') end
-if kind == 'start' and number(row.start_at) > now - number(ARGV[9]) then return refused('recent') end
 
-local lost = had and had ~= done and row.holder or ''
+if is_held then
+  row.lost, row.lost_fence = row.holder, fence
+  redis.call('HSET', key, 'lost', row.holder, 'lost_at', row.lease_until, 'lost_fence', fence)
+end
+fence = fence + 1
 redis.call('HSET', key, 'token', token, 'lease_until', now + number(ARGV[7]), 'holder', ARGV[5], 'fire', fire,
-  'started_at', now, 'schedule', ARGV[6], 'lost', lost)
-return {'', now, redis.call('HINCRBY', key, 'fence', 1), lost, '', 0, 0}
+  'started_at', now, 'schedule', ARGV[6], 'fence', fence)
+return granted()
 """
 _RENEW = """
 if redis.call('HGET', key, 'token') ~= ARGV[1] then return 0 end

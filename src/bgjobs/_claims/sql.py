@@ -26,28 +26,54 @@ _COLUMNS = ", ".join(
     + [f"{name} text" for name in TEXTS]
 )
 
-#: What each kind of claim writes, granted or refused, and what must hold for it beside a free lease.
-_MARK = {
-    "occurrence": "before = last_fire, last_fire = :fire",
-    "start": "start_at = {now}",
-    "extra": "paused = paused",  # nothing
-}
+#: Which claims are due, by kind. One that is due is consumed, whether it is granted or not: nothing queues up.
 _DUE = {
-    "occurrence": "last_fire < :fire AND :fire <= {now} + :ahead AND paused = 0",
-    "start": "start_at <= {now} - :window AND paused = 0",
+    "occurrence": "last_fire < :fire AND :fire <= {now} + :ahead",
+    "start": "start_at <= {now} - :window",
     "extra": "true",
 }
-#: Claims update first: an INSERT that resolves conflicts takes longer to plan, and locks the row for its losers, too.
-_GRANT = """UPDATE bgjobs_claims SET {mark}, token = :token, lease_until = {now} + :lease, holder = :holder,
- fire = :fire, started_at = {now}, schedule = :schedule, fence = fence + 1,
- lost = CASE WHEN token <> :done THEN holder END
- WHERE key = :key AND {due} AND (token IS NULL OR token = :done OR (lease_until <= {now} AND token <> :token))
- RETURNING fence, lost, {now} AS now"""
+_CONSUMED = {
+    "occurrence": {"before": "last_fire", "last_fire": ":fire"},
+    "start": {"start_at": "{now}"},
+    "extra": {},
+}
+#: When a claim that is due is granted, and what is written then.
+_FREE = "(token IS NULL OR token = :done OR (lease_until <= {now} AND token <> :token))"
+_FREE_FOR = dict.fromkeys(_DUE, f"paused = 0 AND {_FREE}") | {"extra": _FREE}
+_GRANTED = {
+    "token": ":token",
+    "lease_until": "{now} + :lease",
+    "holder": ":holder",
+    "fire": ":fire",
+    "started_at": "{now}",
+    "schedule": ":schedule",
+    "fence": "fence + 1",
+}
+#: What is written where the run before did not end: who made it, when its lease was over, and its fence.
+_LOST = {"lost": "holder", "lost_at": "lease_until", "lost_fence": "fence"}
+
+
+def _grant(kind: str) -> str:
+    """Claims update first: an INSERT that resolves conflicts takes longer to plan, and locks the row for its losers."""
+    lost = f"{_FREE_FOR[kind]} AND token <> :done"
+    conditions = {_FREE_FOR[kind]: _GRANTED, lost: _LOST}
+    sets = [f"{name} = {value}" for name, value in _CONSUMED[kind].items()] + [
+        f"{name} = CASE WHEN {condition} THEN {value} ELSE {name} END"
+        for condition, values in conditions.items()
+        for name, value in values.items()
+    ]
+    return f"UPDATE bgjobs_claims SET {', '.join(sets)} WHERE key = :key AND {_DUE[kind]} RETURNING *, {{now}} AS now"
+
+
+_LOOK = "SELECT *, {now} AS now FROM bgjobs_claims WHERE key = :key"
 _STATEMENTS = {
+    **{f"grant {kind}": _grant(kind) for kind in _DUE},
+    "look occurrence": _LOOK,
+    "look extra": _LOOK,
+    # A start that is refused extends the time within which others are.
+    "look start": """UPDATE bgjobs_claims SET start_at = {now} WHERE key = :key AND start_at > {now} - :window
+ RETURNING *, {now} AS now""",
     "add": "INSERT INTO bgjobs_claims (key) VALUES (:key) ON CONFLICT DO NOTHING",
-    "look": "SELECT *, {now} AS now FROM bgjobs_claims WHERE key = :key",
-    "consume occurrence": f"UPDATE bgjobs_claims SET {_MARK['occurrence']} WHERE key = :key AND last_fire < :fire",
-    "consume start": f"UPDATE bgjobs_claims SET {_MARK['start']} WHERE key = :key",
     "renew": """UPDATE bgjobs_claims SET lease_until = {now} + :lease WHERE key IN :keys AND token IN :tokens
  RETURNING token""",
     "release": """UPDATE bgjobs_claims SET token = NULL, lease_until = NULL, finished_at = {now}, outcome = :outcome,
@@ -57,7 +83,6 @@ _STATEMENTS = {
     "pause": "UPDATE bgjobs_claims SET paused = :paused WHERE key = :key",
     # Not LIKE, to which `_` is any character.
     "rows": "SELECT *, {now} AS now FROM bgjobs_claims WHERE substr(key, 1, length(:prefix)) = :prefix",
-    **{f"grant {kind}": _GRANT.replace("{mark}", _MARK[kind]).replace("{due}", _DUE[kind]) for kind in _MARK},
 }
 
 
@@ -83,17 +108,14 @@ class SqlStore:
         self._statements["renew"] = self._statements["renew"].bindparams(*lists)
 
     def claim(self, ask: Ask) -> Answer:
-        """Ask for a run: one statement where it is granted."""
+        """Ask for a run: one statement where it is due, else two."""
         values = ask._asdict()
         while True:  # until nobody has changed the row between a statement and the next
-            for row in self._do(f"grant {ask.kind}", values):
-                return Answer(None, row["now"], row["fence"], row["lost"])
-            rows = self._do("look", values)
+            due = self._do(f"grant {ask.kind}", values)
+            rows = due or self._do(f"look {ask.kind}", values)
             if not rows:
                 self._do("add", values)
-            elif answer := _judged(ask, rows[0]):
-                if answer.reason in ("busy", "paused", "recent") and ask.kind != "extra":  # consumed: nothing queues up
-                    self._do(f"consume {ask.kind}", values)
+            elif answer := _judged(ask, rows[0], is_due=bool(due)):
                 return answer
 
     def renew(self, held: Collection[tuple[str, str]], lease: int) -> set[str]:
@@ -141,22 +163,20 @@ class SqlStore:
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
 
-def _judged(ask: Ask, row: dict[str, Any]) -> Answer | None:
-    """Why a row did not grant a claim; ``None`` where it would by now."""
+def _judged(ask: Ask, row: dict[str, Any], *, is_due: bool) -> Answer | None:
+    """What the row says of a claim that was due, or that was not; ``None`` where it is due by now."""
     now, last = row["now"], row["last_fire"]
-    if row["token"] == ask.token:  # asked before, over a connection that broke before the answer came
-        return Answer(None, now, row["fence"], row["lost"])
+    if row["token"] == ask.token:  # or asked before, over a connection that broke before the answer came
+        return Answer(None, now, row["fence"], row["lost"] if row["lost_fence"] == row["fence"] - 1 else None)
     reason: Reason | None = None
-    if ask.kind == "occurrence" and ask.fire <= last:
-        reason = "passed" if row["before"] < ask.fire < last else "claimed"
-    elif ask.kind == "occurrence" and ask.fire > now + ask.ahead:
-        reason = "early"
-    elif row["token"] not in (None, ask.done) and row["lease_until"] > now:
-        reason = "busy"
-    elif ask.kind != "extra" and row["paused"]:
-        reason = "paused"
-    elif ask.kind == "start" and row["start_at"] > now - ask.window:
+    if is_due:
+        reason = "busy" if row["token"] not in (None, ask.done) and row["lease_until"] > now else "paused"
+    elif ask.kind == "start":
         reason = "recent"
+    elif ask.fire <= last:
+        reason = "passed" if row["before"] < ask.fire < last else "claimed"
+    elif ask.fire > now + ask.ahead:
+        reason = "early"
     ahead = ask.fire - now if reason == "early" else 0
     return None if reason is None else Answer(reason, now, holder=row["holder"], since=row["started_at"], ahead=ahead)
 

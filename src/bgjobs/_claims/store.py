@@ -15,10 +15,11 @@ Kind = Literal["occurrence", "start", "extra"]
 Reason = Literal["claimed", "passed", "early", "busy", "paused", "recent"]
 
 #: The columns of a row beside its key, whole numbers and texts, and what each holds before anybody has written it.
-#: Columns are only ever added.
+#: Columns are only ever added. `lost`, `lost_at` and `lost_fence` are the last run that did not end: who made it, when
+#: its lease was over, and its fence.
 NUMBERS: dict[str, int | None] = {
     **dict.fromkeys(("last_fire", "before", "start_at", "paused", "fence"), 0),
-    **dict.fromkeys(("lease_until", "fire", "started_at", "finished_at")),
+    **dict.fromkeys(("lease_until", "fire", "started_at", "lost_at", "lost_fence", "finished_at")),
 }
 TEXTS: dict[str, None] = dict.fromkeys(("schedule", "token", "holder", "lost", "outcome", "error"))
 
