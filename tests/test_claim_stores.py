@@ -160,6 +160,11 @@ CASES: dict[str, list[tuple[Step, str]]] = {
         (ask("a", -1), "granted 1"),
         (ask("b", done="a"), "granted 2"),
     ],
+    "whichever of several it is": [
+        (ask("a", -1), "granted 1"),
+        (ask("b", done="x a y"), "granted 2"),
+        (extra("c", done="b x"), "granted 3"),
+    ],
     "another's is not": [(ask("a", -1), "granted 1"), (ask("b", done="x"), "busy by host:a")],
     "a stale release ends nothing": [
         (ask("a", -1), "granted 1"),

@@ -27,6 +27,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from redis import Redis
+from sqlalchemy import create_engine, make_url, text
 
 from bgjobs import (
     BackgroundJobs,
@@ -467,6 +468,44 @@ def test_a_lost_run_is_told_by_who_takes_over(url: str, records: Any) -> None:
         until(partial(is_counted, jobs, succeeded=2))
     assert records.texts("WARNING") == ["job 'k': its previous run, on there:1, was lost: it never ended"]
     assert claimed(url)["lost"] == "there:1"
+
+
+def read_only(url: str, *, is_so: bool) -> None:
+    """Let a database of PostgreSQL refuse changes, or take them again, as after a failover."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        switch = f"SET default_transaction_read_only = {'on' if is_so else 'off'}"
+        connection.execute(text("SET default_transaction_read_only = off"))
+        connection.execute(text(f"ALTER DATABASE {make_url(url).database} {switch}"))
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+    engine.dispose()
+
+
+def test_a_release_that_the_store_refuses_is_sent_again(postgresql: str, records: Any) -> None:
+    """When it takes changes again: the lease is free, and the row has the outcome. The log has not said it often."""
+    started, go = Waiter(), threading.Event()
+
+    def wait() -> None:
+        started()
+        go.wait(LIMIT)
+
+    jobs = replica(postgresql).add_background_job(wait, key="k", cron=NIGHTLY, on_claim_error="run")
+    with jobs:
+        jobs.run_now("k")
+        started.wait()
+        read_only(postgresql, is_so=True)
+        go.set()
+        until(partial(is_counted, jobs, succeeded=1))
+        for _ in range(9):  # the release is asked before these
+            with pytest.raises(ClaimStoreError, match="read-only"):
+                jobs.pause("k")
+        assert claimed(postgresql)["token"]
+        told = len(records.texts("WARNING"))
+        read_only(postgresql, is_so=False)
+        until(lambda: not claimed(postgresql)["token"])
+        assert claimed(postgresql)["outcome"] == "succeeded"
+        assert len(records.texts("WARNING")) < told + 9
 
 
 def test_a_run_without_a_claim_outlives_an_outage(url: str, waits: Any, records: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._apscheduler.scheduler import SchedulerBridge
@@ -59,7 +60,7 @@ class Checks:
 
         return open_store(self._settings.claims.url)
 
-    def keeper(self, heard: Callable[[dict[str, Any]], bool], *, serves_jobs_only: bool) -> Keeper | None:
+    def keeper(self, heard: Callable[[dict[str, Any]], datetime | None], *, serves_jobs_only: bool) -> Keeper | None:
         """What claims the runs; ``None`` where the settings name no store.
 
         Then a process that may serve the web beside its jobs is warned of its likes.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from . import _exit
@@ -180,9 +180,9 @@ class Lifecycle:
                     self._release(bridge, owners, rows, time.monotonic() + waits.close)
                 raise
 
-    def _heard(self, claimed: dict[str, Any]) -> bool:
+    def _heard(self, claimed: dict[str, Any]) -> datetime | None:
         rows = self.rows
-        return rows is not None and rows.catch_up(claimed)
+        return None if rows is None else rows.catch_up(claimed)
 
     def _engage(self, bridge: SchedulerBridge, keeper: Keeper | None) -> tuple[Owners, Rows]:
         self._bridge = bridge

@@ -153,24 +153,24 @@ class Rows(Stored):
             schedule.entry = self._scheduler.modify_job(self.id_of(job.key), job.options.jobstore, next_run_time=due)
             schedule.expected = due
 
-    def catch_up(self, row: dict[str, Any]) -> bool:
+    def catch_up(self, row: dict[str, Any]) -> datetime | None:
         """Make the last run of a job that all replicas have missed, once: each tries to claim it.
 
         Args:
             row: What the claim store knows of the job with that key.
 
         Returns:
-            Whether there is one.
+            Its fire time; ``None`` where there is none.
         """
         job = self._registry.jobs.get(row["key"])
         if job is None or job.schedule is None:
-            return False
+            return None
         job.schedule.is_held = bool(row["paused"])
         due = self._missed(job, job.schedule, row)
         if due is not None:
             job.one_shots.pop(LATE, None)
             self.run_once(job, LATE, due)
-        return due is not None
+        return due
 
     def _missed(self, job: RegisteredJob, schedule: Schedule, row: dict[str, Any]) -> datetime | None:
         is_other = schedule.text != row["schedule"] or job.options.run_immediately  # whose run at warm-up does it

@@ -10,10 +10,12 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from .._errors import ClaimStoreError
@@ -59,11 +61,11 @@ class Keeper:
         application: Keeps the keys of applications apart.
         lease: Seconds for which a run is protected without a heartbeat.
         heard: Called with each row, by a thread of the keeper: after `look`, and when the store answers again. Returns
-            whether a late run will be made for it.
+            the fire time of the late run that will be made for it, if any.
     """
 
     def __init__(
-        self, store: ClaimStore, application: str, lease: float, heard: Callable[[dict[str, Any]], bool]
+        self, store: ClaimStore, application: str, lease: float, heard: Callable[[dict[str, Any]], datetime | None]
     ) -> None:
         self._store = store
         self._prefix = f"{application}/"
@@ -74,6 +76,7 @@ class Keeper:
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
         self._unheard: dict[str, dict[str, int]] = {}  # tokens that may be granted, and their fire times, by key
+        self._owed: deque[Callable[[], object]] = deque()  # releases that have failed
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
@@ -108,10 +111,11 @@ class Keeper:
     async def _ask(self, run: Run, calls: Calls) -> tuple[float, Answer | None]:
         """The store's answer, and when the question was sent; no answer where it does not come in time."""
         kind = _KINDS.get(run.kind, "extra")
-        fire = round(run.scheduled_at.timestamp() * 1000) if kind == "occurrence" else 0
-        unheard = dict(self._unheard.get(run.key, {}))  # another run of the key may change it meanwhile
-        done = next(reversed(unheard), "") or self._done.get(run.key, "")
-        run.lease = next((token for token, due in unheard.items() if fire and due == fire), secrets.token_hex(8))
+        fire = _milliseconds(run.scheduled_at) if kind == "occurrence" else 0
+        unheard = self._unheard.get(run.key, {})  # another run of the key may change it meanwhile
+        run.lease = next((token for token, due in [*unheard.items()] if fire and due == fire), secrets.token_hex(8))
+        unheard.pop(run.lease, None)
+        done = " ".join([self._done.get(run.key, ""), *unheard])
         schedule = run.job.schedule
         text, lease = schedule.text if schedule else "", round(self._lease * 1000)
         key = self._prefix + run.key
@@ -177,11 +181,20 @@ class Keeper:
         if run.lease is None or run.fence is None:
             return
         held, ticked = self._held.pop(run.lease, None), run.job.schedule and run.job.schedule.ticked_at
-        fire = round(ticked.timestamp() * 1000) if ticked else 0
+        fire = _milliseconds(ticked) if ticked else 0
         if held is None or fire > held.zero + time.monotonic() * 1000:  # our clock may be ahead: that is not due yet
             fire = 0
-        self._done[run.key] = run.lease
-        self._line.submit(self._store.release, self._prefix + run.key, run.lease, fire, outcome, error)
+        self._give_back(run.key, run.lease, fire, outcome, error)
+
+    def _give_back(self, key: str, token: str, fire: int, outcome: str, error: str | None) -> None:
+        """Have a thread end a lease; what fails is tried again by the heartbeat."""
+
+        def ended(release: Future[None]) -> None:
+            if release.exception() is not None:
+                self._owed.append(lambda: self._give_back(key, token, fire, outcome, error))
+
+        self._done[key] = token
+        self._line.submit(self._store.release, self._prefix + key, token, fire, outcome, error).add_done_callback(ended)
 
     # -- all replicas --------------------------------------------------------------------------------------------
 
@@ -207,17 +220,14 @@ class Keeper:
 
     def _looked(self, row: dict[str, Any]) -> None:
         """Tell of a row. A grant that nobody has heard of is for a late run to take up; else it is given back."""
-        key, is_late = row["key"], False
-        token = row["token"]
-        unheard = self._unheard.get(key, {})
-        is_ours, fire = token in unheard, unheard.get(token, 0)
+        key, token, late = row["key"], row["token"], None
+        fire = self._unheard.get(key, {}).get(token)
         try:
-            is_late = self._heard({**row, "last_fire": fire - 1} if is_ours and fire else row)
+            late = self._heard({**row, "last_fire": fire - 1} if fire else row)
         except Exception as error:  # noqa: BLE001 - whatever a job store or a trigger raises
             log.failure(f"what all replicas have missed of job {key!r} cannot be made up for:", error)
-        if is_ours and not is_late:
-            self._done[key] = token
-            self._line.submit(self._store.release, self._prefix + key, token, 0, Outcome.UNCLAIMED, None)
+        if fire is not None and (late is None or _milliseconds(late) != fire):
+            self._give_back(key, token, 0, Outcome.UNCLAIMED, None)
 
     def _changed(self, is_down: bool) -> None:
         if is_down:
@@ -242,11 +252,14 @@ class Keeper:
 
     def _beat(self) -> None:
         while not self._is_closed:
-            self._woken.wait(max(0.05, min(1.0 if self._line.down else self._lease / 3, self._left())))
+            is_early = self._woken.wait(max(0.05, min(1.0 if self._line.down else self._lease / 3, self._left())))
             self._woken.clear()
             try:
                 if (self._held or self._line.down) and not self._is_closed:
                     self._renew(dict(self._held))
+                # A store may answer and yet refuse these: not each time that this thread is woken for it.
+                for _ in range(0 if is_early or self._line.down else len(self._owed)):
+                    self._owed.popleft()()
             except Exception as error:  # noqa: BLE001  # pragma: no cover - a fault of ours: the heartbeat goes on
                 log.failure("the heartbeat of the claims raised", error)
 
@@ -276,3 +289,7 @@ class Keeper:
         if self._held.pop(token, None) is not None:  # pragma: no branch - else it has ended in this moment
             log.warning(f"job {run.key!r} has lost its lease and is cancelled (run {run.run_id})", run)
             run.cancel()
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -45,7 +45,7 @@ elseif kind == 'start' then
   redis.call('HSET', key, 'start_at', now)
 end
 if is_recent then return refused('recent') end
-local is_held = had and had ~= done
+local is_held = had and not done:find(had, 1, true)
 if is_held and number(row.lease_until) > now then return refused('busy') end
 if kind ~= 'extra' and number(row.paused) == 1 then return refused('paused') end
 

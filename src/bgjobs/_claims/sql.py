@@ -38,7 +38,8 @@ _CONSUMED = {
     "extra": {},
 }
 #: When a claim that is due is granted, and what is written then.
-_FREE = "(token IS NULL OR token = :done OR (lease_until <= {now} AND token <> :token))"
+_DONE = ":done LIKE '%' || token || '%'"
+_FREE = f"(token IS NULL OR {_DONE} OR (lease_until <= {{now}} AND token <> :token))"
 _FREE_FOR = dict.fromkeys(_DUE, f"paused = 0 AND {_FREE}") | {"extra": _FREE}
 _GRANTED = {
     "token": ":token",
@@ -55,7 +56,7 @@ _LOST = {"lost": "holder", "lost_at": "lease_until", "lost_fence": "fence"}
 
 def _grant(kind: str) -> str:
     """Claims update first: an INSERT that resolves conflicts takes longer to plan, and locks the row for its losers."""
-    lost = f"{_FREE_FOR[kind]} AND token <> :done"
+    lost = f"{_FREE_FOR[kind]} AND NOT {_DONE}"
     conditions = {_FREE_FOR[kind]: _GRANTED, lost: _LOST}
     sets = [f"{name} = {value}" for name, value in _CONSUMED[kind].items()] + [
         f"{name} = CASE WHEN {condition} THEN {value} ELSE {name} END"
@@ -166,11 +167,12 @@ class SqlStore:
 def _judged(ask: Ask, row: dict[str, Any], *, is_due: bool) -> Answer | None:
     """What the row says of a claim that was due, or that was not; ``None`` where it is due by now."""
     now, last = row["now"], row["last_fire"]
-    if row["token"] == ask.token:  # or asked before, over a connection that broke before the answer came
+    token = row["token"]
+    if token == ask.token:  # or asked before, over a connection that broke before the answer came
         return Answer(None, now, row["fence"], row["lost"] if row["lost_fence"] == row["fence"] - 1 else None)
     reason: Reason | None = None
     if is_due:
-        reason = "busy" if row["token"] not in (None, ask.done) and row["lease_until"] > now else "paused"
+        reason = "busy" if token and token not in ask.done and row["lease_until"] > now else "paused"
     elif ask.kind == "start":
         reason = "recent"
     elif ask.fire <= last:

@@ -32,8 +32,8 @@ class Ask(NamedTuple):
         kind: What is claimed.
         fire: The nominal fire time of an occurrence; 0 for the other kinds.
         token: Unique for each run, never empty. The same token asked again has the same answer.
-        done: The token of this process's previous run of the key, which has ended even if its release is still on its
-            way; empty where there is none.
+        done: The tokens of runs of the key that this process knows not to be in progress, separated by spaces: its
+            previous one, even if its release is still on its way, and those whose answers never came.
         holder: The process that asks: ``host:pid``.
         schedule: The text of the job's schedule.
         lease: How long the run is protected without a renewal.
