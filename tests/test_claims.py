@@ -126,6 +126,31 @@ def test_what_they_agree_on_is_accepted(url: str, options: dict[str, Any]) -> No
     assert not threads()
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_a_warm_up_for_which_no_thread_can_be_had_leaves_nothing(
+    url: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever thread of the claims it is that cannot be started; the next warm-up is as good as any."""
+    real, ours = threading.Thread.start, list[str]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name in ("bgjobs-claims", "bgjobs-heartbeat"):
+            ours.append(thread.name)
+            if len(ours) == number + 1:
+                raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    jobs = replica(url).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        jobs.warm_up()
+    assert not threads()
+    assert not jobs.is_warm
+    with jobs:
+        jobs.run_now("k")
+        until(partial(is_counted, jobs, succeeded=1))
+
+
 def test_a_url_that_names_no_store_is_a_mistake_without_it(url: str) -> None:
     """Beside those of the jobs; no secret is shown anywhere."""
     jobs = replica("mysql://me:hush@host/db").add_background_job(nothing, key="k", trigger=IntervalTrigger(seconds=5))

@@ -63,7 +63,12 @@ class Checks:
     def keeper(self, heard: Callable[[dict[str, Any]], datetime | None], *, serves_jobs_only: bool) -> Keeper | None:
         """What claims the runs; ``None`` where the settings name no store.
 
-        Then a process that may serve the web beside its jobs is warned of its likes.
+        Without a store, this logs a warning if the process is evidently one of several workers of a web server, since
+        each of them would run every job.
+
+        Args:
+            heard: See `Keeper`.
+            serves_jobs_only: Whether the process has nothing else to do, so that it is no such worker.
         """
         store = self._store()
         if store is None:

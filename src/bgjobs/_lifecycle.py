@@ -209,7 +209,7 @@ class Lifecycle:
             rows.ready()
             bridge.resume()
             if self._keeper is not None:
-                self._keeper.look()
+                self._keeper.start()
             self._is_started = True
             warmed()
 

@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from . import _exit
 from ._exit import SIGNALS
-from ._runs.threads import waits
+from ._runs.threads import start_thread, waits
 
 #: The handlers that Python begins with.
 _PYTHONS = (signal.SIG_DFL, signal.default_int_handler)
@@ -43,7 +44,7 @@ class Stopping:
     def request(self) -> None:
         """Have another thread close the jobs, since this one must not wait for that."""
         self.requested.set()
-        threading.Thread(target=self._close, name="bgjobs-close", daemon=True).start()
+        start_thread(self._close, "bgjobs-close")
 
     @contextmanager
     def turn(self, seconds: float) -> Generator[bool]:
@@ -101,8 +102,7 @@ def on_stop_signal(stop: Callable[[], object], seconds: float) -> Generator[None
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(reader, stop, seconds), name="bgjobs-signals", daemon=True)
-    watcher.start()
+    watcher = start_thread(partial(_watch, reader, stop, seconds), "bgjobs-signals")
 
     def forked() -> None:
         """In a child, whose signals are none of its parent's."""

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -44,7 +43,7 @@ from .._runs.registry import Registry
 from .._runs.run import Run, enter, here
 from .._runs.schedule import SCHEDULED, RegisteredJob
 from .._runs.status import Outcome
-from .._runs.threads import waits
+from .._runs.threads import start_thread, waits
 from . import missed
 from .due import Due
 from .standin import StandIn
@@ -126,7 +125,7 @@ class Owners:
         elif isinstance(executor, BasePoolExecutor):
             executor._pool.submit(self._own_in_thread, due)
         else:  # an executor that would run it here, under the scheduler's locks
-            threading.Thread(target=self._own_in_thread, args=(due,), name=f"bgjobs-{due.job.key}", daemon=True).start()
+            start_thread(partial(self._own_in_thread, due), f"bgjobs-{due.job.key}")
 
     def _start_task(self, loop: asyncio.AbstractEventLoop, due: Due) -> asyncio.Task[None]:
         task = loop.create_task(self._own_in_task(due), context=self._context.copy())

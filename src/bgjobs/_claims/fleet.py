@@ -12,6 +12,7 @@ from .._errors import ByName, ClaimStoreError, ConfigurationError, UnknownJobErr
 from .._runs.log import printable
 from .._runs.threads import in_daemon_thread, waits
 from . import open_store
+from .line import too_late
 
 T = TypeVar("T")
 
@@ -166,4 +167,4 @@ def _in_time(call: Callable[[], T]) -> T:
     try:
         return in_daemon_thread(call).result(waits.claim)
     except TimeoutError:
-        raise ClaimStoreError(f"the claim store does not answer within {waits.claim:g} s") from None
+        raise ClaimStoreError(too_late()) from None

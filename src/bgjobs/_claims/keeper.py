@@ -10,7 +10,6 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,8 +23,8 @@ from .._runs.calls import Calls
 from .._runs.run import Run
 from .._runs.schedule import LATE, SCHEDULED, STARTUP, RegisteredJob
 from .._runs.status import Outcome, Refused
-from .._runs.threads import waits
-from .line import Line, in_thread
+from .._runs.threads import start_thread, waits
+from .line import Line
 from .store import Answer, Ask, ClaimStore, Kind
 
 #: Milliseconds: how far a fire time may lie in the store's future, for how long a run waits that is earlier still, and
@@ -54,7 +53,7 @@ class _Held:
 
 
 class Keeper:
-    """Asks for, keeps and gives back the claims of one facade.
+    """Asks for, keeps and gives back the claims of one facade, from `start` to `close`.
 
     Args:
         store: Where the replicas agree.
@@ -76,12 +75,21 @@ class Keeper:
         self._held: dict[str, _Held] = {}  # by token
         self._done: dict[str, str] = {}  # the tokens of the latest runs that have ended, by key
         self._unheard: dict[str, dict[str, int]] = {}  # tokens that may be granted, and their fire times, by key
-        self._owed: deque[Callable[[], object]] = deque()  # releases that have failed
         self._told: dict[str, tuple[str, int | None]] = {}  # what the log has said last of each key
         self._woken = threading.Event()  # the heartbeat is
         self._is_closed = False
         self._line = Line(self._changed)
-        self._heart = in_thread(self._beat, "bgjobs-heartbeat")
+        self._heart: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the threads, and look at the rows of all jobs; what is claimed before waits for that.
+
+        Raises:
+            RuntimeError: No thread can be started; `close` ends those that could.
+        """
+        self._line.start()
+        self._heart = start_thread(self._beat, "bgjobs-heartbeat")
+        self.look()
 
     # -- a run ---------------------------------------------------------------------------------------------------
 
@@ -187,14 +195,8 @@ class Keeper:
         self._give_back(run.key, run.lease, fire, outcome, error)
 
     def _give_back(self, key: str, token: str, fire: int, outcome: str, error: str | None) -> None:
-        """Have a thread end a lease; what fails is tried again by the heartbeat."""
-
-        def ended(release: Future[None]) -> None:
-            if release.exception() is not None:
-                self._owed.append(lambda: self._give_back(key, token, fire, outcome, error))
-
         self._done[key] = token
-        self._line.submit(self._store.release, self._prefix + key, token, fire, outcome, error).add_done_callback(ended)
+        self._line.insist(self._store.release, self._prefix + key, token, fire, outcome, error)
 
     # -- all replicas --------------------------------------------------------------------------------------------
 
@@ -245,7 +247,8 @@ class Keeper:
         self._is_closed = True
         self._woken.set()
         self._line.close()
-        self._heart.join(waits.claim)
+        if self._heart is not None:
+            self._heart.join(waits.claim)
         self._store.close()
 
     # -- the heartbeat -------------------------------------------------------------------------------------------
@@ -257,9 +260,8 @@ class Keeper:
             try:
                 if (self._held or self._line.down) and not self._is_closed:
                     self._renew(dict(self._held))
-                # A store may answer and yet refuse these: not each time that this thread is woken for it.
-                for _ in range(0 if is_early or self._line.down else len(self._owed)):
-                    self._owed.popleft()()
+                if not is_early:  # a store may answer and yet refuse these: not each time it has woken this thread
+                    self._line.again()
             except Exception as error:  # noqa: BLE001  # pragma: no cover - a fault of ours: the heartbeat goes on
                 log.failure("the heartbeat of the claims raised", error)
 

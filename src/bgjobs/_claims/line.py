@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from .._errors import ClaimStoreError
 from .._runs import log
-from .._runs.threads import waits
+from .._runs.threads import start_thread, waits
 
 T = TypeVar("T")
 
@@ -33,7 +35,17 @@ class Line:
         self._changed = changed
         self._lock = threading.Lock()  # of `down`
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._threads = [in_thread(self._work, "bgjobs-claims") for _ in range(_THREADS)]
+        self._failed: deque[Callable[[], object]] = deque()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads; what is asked before waits for them.
+
+        Raises:
+            RuntimeError: No thread can be started; `close` ends those that could.
+        """
+        for _ in range(_THREADS):
+            self._threads.append(start_thread(self._work, "bgjobs-claims"))
 
     def submit(self, call: Callable[..., T], *args: Any) -> Future[T]:
         """Have a thread call the store."""
@@ -54,6 +66,20 @@ class Line:
         self._queue.put(work)
         return future
 
+    def insist(self, call: Callable[..., object], *args: Any) -> None:
+        """Have a thread call the store; where that fails, `again` repeats it."""
+
+        def ended(future: Future[object]) -> None:
+            if future.exception() is not None:
+                self._failed.append(partial(self.insist, call, *args))
+
+        self.submit(call, *args).add_done_callback(ended)
+
+    def again(self) -> None:
+        """Repeat what has failed, if the store answers by now."""
+        for _ in range(len(self._failed) if self.down is None else 0):
+            self._failed.popleft()()
+
     def answer(self, future: Future[T], seconds: float) -> T:
         """Wait so long for an answer.
 
@@ -69,8 +95,7 @@ class Line:
 
     def silent(self) -> str:
         """An answer has not come in time. Returns that in words."""
-        problem = f"the claim store does not answer within {waits.claim:g} s"
-        self._note(problem)
+        self._note(problem := too_late())
         return problem
 
     def _note(self, problem: str | None) -> None:
@@ -102,8 +127,6 @@ class Line:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def in_thread(target: Callable[[], object], name: str) -> threading.Thread:
-    """Start a daemon thread."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
-    return thread
+def too_late() -> str:
+    """What is said of a store that has not answered in time."""
+    return f"the claim store does not answer within {waits.claim:g} s"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from .threads import start_thread
+
 
 class Alarm:
     """Calls `ring` in a thread of its own after so many seconds, unless it is cancelled first."""
@@ -42,8 +44,7 @@ class _Clock:
             return
         with self._changed, suppress(RuntimeError):  # no thread can be had: nobody rings
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="bgjobs-alarms", daemon=True)
-                self._thread.start()
+                self._thread = start_thread(self._run, "bgjobs-alarms")
             self._changed.notify()
 
     def _run(self) -> None:
@@ -59,7 +60,7 @@ class _Clock:
         for alarm in list(self.alarms):
             if alarm.at <= time.monotonic() and self.alarms.pop(alarm, alarm) is None:
                 with suppress(RuntimeError):  # no thread can be had
-                    threading.Thread(target=alarm.ring, name="bgjobs-alarm", daemon=True).start()
+                    start_thread(alarm.ring, "bgjobs-alarm")
 
 
 _clock = _Clock()

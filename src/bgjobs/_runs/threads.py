@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -53,6 +54,17 @@ waits = Waits()
 # -- threads of our own ----------------------------------------------------------------------------------------------
 
 
+def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread.
+
+    Raises:
+        RuntimeError: No thread can be started.
+    """
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 def in_daemon_thread(func: Callable[[], T]) -> futures.Future[T]:
     """Call `func` in a thread of its own, which no busy thread pool can delay.
 
@@ -68,7 +80,7 @@ def in_daemon_thread(func: Callable[[], T]) -> futures.Future[T]:
             future.set_exception(error)
 
     try:
-        threading.Thread(target=work, name="bgjobs-wait", daemon=True).start()
+        start_thread(work, "bgjobs-wait")
     except RuntimeError:
         work()
     return future
@@ -104,9 +116,8 @@ class LoopThread:
             loop = self._loop
             if loop is None or (loop.done() and (loop.exception() or loop.result().is_closed())):
                 loop = futures.Future()
-                thread = threading.Thread(target=self._run, args=(loop,), name="bgjobs-loop", daemon=True)
-                thread.start()
-                self._loop, self._thread = loop, thread
+                self._thread = start_thread(partial(self._run, loop), "bgjobs-loop")
+                self._loop = loop
         return loop.result()
 
     def stop(self) -> None:
