@@ -26,6 +26,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from loguru import logger
 from redis import Redis
 from sqlalchemy import create_engine, make_url, text
 
@@ -250,6 +251,29 @@ def test_each_run_has_the_next_fence_and_leaves_its_outcome(url: str, colour: st
     assert fences.seen == [1, 2, 3]
     found = claimed(url)
     assert (found["outcome"], found["error"], found["token"]) == ("failed", "ValueError: boom", None)
+
+
+def test_a_lease_ends_with_the_outcome_of_its_run(url: str) -> None:
+    """Neither a log that is slow nor an `on_exception` holds other replicas up."""
+    freed = Waiter()
+
+    def wait_for_it(who: str) -> None:
+        until(lambda: not claimed(url)["token"])
+        freed(who)
+
+    def fail() -> None:
+        raise ValueError("boom")
+
+    jobs = replica(url).add_background_job(
+        fail, key="k", cron=NIGHTLY, on_exception=lambda exception: wait_for_it(str(exception))
+    )
+    with jobs:
+        sink = logger.add(lambda _: wait_for_it("log"), filter=lambda record: "boom" in record["message"])
+        try:
+            jobs.run_now("k")
+            assert freed.wait(2)[:2] == ["log", "boom"]
+        finally:
+            logger.remove(sink)
 
 
 def test_an_immediate_run_is_made_once(url: str, records: Any) -> None:

@@ -110,9 +110,9 @@ class Registry(Jobs, Occurrences):
             if run.is_live:
                 await run.perform(calls, self.resolver, self.around)
         finally:  # also where the coroutine is thrown away with its loop
+            self._release(run)  # before anything that can block
             if run.is_live:
                 self._acted(run)
-            self._release(run)
             if not run.is_to_settle:
                 self._ended(run)
 
