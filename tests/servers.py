@@ -92,18 +92,35 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _pgbouncer(folder: str) -> tuple[str, dict[str, str]]:
+    """PgBouncer and its environment: the machine's, or the packages of Debian, unpacked into this folder."""
+    installed = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if installed is not None:
+        return installed, {**os.environ}
+    apt = ["apt-get", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}"]
+    packages = ["pgbouncer", "libc-ares2", "libevent-2.1-7"]
+    Path(folder, "lists", "partial").mkdir(parents=True)
+    try:
+        for command in [*apt, "update"], [*apt, "download", *packages]:  # neither needs root
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+        for package in Path(folder).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, folder], check=True)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("PgBouncer is not installed, and Debian's package of it cannot be had")
+    libraries = ":".join(map(str, Path(folder).glob("usr/lib/*/")))
+    return f"{folder}/usr/sbin/pgbouncer", {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
 @contextmanager
 def pgbouncer(url: str) -> Generator[str]:
     """The URL of that database through PgBouncer, which shares two connections between transactions."""
-    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if binary is None:
-        pytest.skip("PgBouncer is not installed")
     where, port = make_url(url), free_port()
     known = {"host": where.query.get("host") or where.host, "port": where.port or 5432}
     known |= {"user": where.username, "password": where.password}
     database = " ".join(f"{name}='{value}'" for name, value in known.items() if value)
     settings = f"listen_addr=127.0.0.1 listen_port={port} unix_socket_dir= auth_type=any pool_mode=transaction"
     with tempfile.TemporaryDirectory(prefix="bgjobs-", ignore_cleanup_errors=True) as folder:
+        binary, environment = _pgbouncer(folder)
         path = Path(folder, "pgbouncer.ini")
         lines = ["[databases]", f"* = {database}", "[pgbouncer]", *settings.split(), "default_pool_size=2"]
         path.write_text("\n".join(lines), encoding="utf-8")
@@ -111,7 +128,7 @@ def pgbouncer(url: str) -> Generator[str]:
         if os.geteuid() == 0:  # PgBouncer refuses to run as root
             other = {"user": "nobody"}
             shutil.chown(folder, "nobody")
-        server = subprocess.Popen([binary, "-q", path], stderr=subprocess.DEVNULL, **other)
+        server = subprocess.Popen([binary, "-q", path], stderr=subprocess.DEVNULL, env=environment, **other)
         try:
             until(lambda: listens(port))
             yield f"postgresql://{known['user']}@127.0.0.1:{port}/{where.database}"
