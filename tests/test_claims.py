@@ -456,6 +456,26 @@ def test_an_occurrence_that_is_granted_too_late_runs_late(
     assert len(at.seen) == (2 if grace is None else 1)
 
 
+def test_a_grant_that_came_unheard_holds_nothing_up(redis: str, waits: Any) -> None:
+    """A server that hangs takes several claims when it wakes up: the lease of the first is free long before its end."""
+    if REDIS_URL is not None:
+        pytest.skip("the server is not ours to freeze")
+    ran, waits.claim = Waiter(), 0.3
+    claims = {"url": redis, "lease": 10 * LIMIT}
+    settings = BackgroundJobsSettings(claims=claims, application=secrets.token_hex(4), env_file=None)
+    jobs = BackgroundJobs(settings=settings).add_background_job(ran.__call__, key="k", cron=EVERY_SECOND)
+    with Redis.from_url(redis) as client, jobs:
+        server = client.info()["process_id"]
+        ran.wait()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            until(lambda: counts(jobs, "k").get("unclaimed", 0) >= 4)
+            before = len(ran.seen)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        ran.wait(before + 2)
+
+
 def test_a_store_that_refuses_is_noted_once(url: str, colour: str, records: Any, tmp_path: Path) -> None:
     """Whatever it raises; the runs are counted."""
     jobs = replica(url.replace("/claims.db", "/none/claims.db"))

@@ -177,8 +177,8 @@ def _judged(ask: Ask, row: dict[str, Any], *, is_due: bool) -> Answer | None:
         reason = "recent"
     elif ask.fire <= last:
         reason = "passed" if row["before"] < ask.fire < last else "claimed"
-    elif ask.fire > now + ask.ahead:
-        reason = "early"
+    else:
+        reason = "early" if ask.fire > now + ask.ahead else None
     ahead = ask.fire - now if reason == "early" else 0
     return None if reason is None else Answer(reason, now, holder=row["holder"], since=row["started_at"], ahead=ahead)
 
