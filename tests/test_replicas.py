@@ -311,13 +311,15 @@ def test_a_job_that_is_to_run_without_claims_does(sqlite: str, tmp_path: Path) -
             member.wait("log", level="INFO", text="the claim store answers again")
             member.end()
         made = [run["at"] for member in members for run in member.all("begin")]
-        assert sorted(made) == [first, second, second]
+        # The store may have been away for one of them when the other one had begun to make the first.
+        assert {*made} == {first, second}
+        assert made.count(second) == 2
 
 
 def test_what_came_due_while_nothing_was_up_runs_once_late(sqlite: str, tmp_path: Path) -> None:
     """At the next start, with its own fire time; not where the schedule is another one, or it is too late for it."""
     with replicas(tmp_path, TWICE) as start:
-        (first, second), cron = soon(3, 5)
+        (first, second), cron = soon(6, 10)
         before = start("before", sqlite, cron=cron)
         before.wait("begin")
         before.end()
