@@ -170,7 +170,7 @@ def test_the_number_of_workers_in_the_environment_warns(
     (warning,) = warnings(records)
     assert warning.startswith(f"WEB_CONCURRENCY is {number}, ")
     assert "see docs/replicas.md" in warning
-    assert "`bgjobs run`" in warning
+    assert "or BGJOBS__ENABLED=false in all processes but one" in warning
 
 
 @pytest.mark.parametrize("number", ["", "1", "01", "0", "many"])

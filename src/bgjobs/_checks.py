@@ -69,8 +69,8 @@ class Checks:
             if not serves_jobs_only and (sign := _several_workers()):
                 log.warning(
                     f"{sign}, and there is no claim store: each worker runs every job. Set claims.url, so that each "
-                    "occurrence runs once (see docs/replicas.md), or have one process for the jobs alone, started with "
-                    "`bgjobs run`, and no warm-up in the workers"
+                    "occurrence runs once (see docs/replicas.md), or BGJOBS__ENABLED=false in all processes but one, "
+                    "such as one that `bgjobs run` starts for the jobs alone"
                 )
             return None
         from ._claims.keeper import Keeper

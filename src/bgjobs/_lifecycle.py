@@ -25,6 +25,7 @@ from ._apscheduler.stored import share
 from ._checks import Checks
 from ._cron.expression import zone
 from ._errors import LifecycleError
+from ._phases import COLD, DISABLED, FORKED, started_cold
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from ._claims.keeper import Keeper
     from ._settings.model import BackgroundJobsSettings
 
-#: What `health` says of jobs that are not warm.
-COLD = "the jobs are not warmed up"
-FORKED = "this process was forked from one in which the jobs are warm; here they are not"
-
 
 class Lifecycle:
     """The scheduler, the runs and the event loop of one facade, from warm-up to close.
@@ -49,6 +46,7 @@ class Lifecycle:
         given: The scheduler of the user; ``None`` to make one at warm-up.
         rows: The jobs in the scheduler's job stores; ``None`` while the jobs are not warm, or are being closed.
         timezone: The zone of jobs that name none.
+        remedy: What to say to who needs warm jobs.
         stopping: How the jobs are asked to close.
     """
 
@@ -58,12 +56,13 @@ class Lifecycle:
         self._settings = settings
         self.checks = Checks(self.registry, settings)
         self._cold = COLD
+        self.remedy = "call warm_up() first" if settings.enabled else DISABLED
         self._begin()
         self.timezone = self._default_timezone()
         _exit.facades.add(self)
         if given is not None:
             share(given.scheduler, self.registry, settings.application)
-        if given is not None and not given.running:
+        if given is not None and not given.running and settings.enabled:
             given.warn_when_started(self._warn_if_cold)
 
     def _begin(self) -> None:
@@ -146,7 +145,7 @@ class Lifecycle:
         """See `BackgroundJobs.health`."""
         bridge, rows = self._bridge, self.rows
         if bridge is None:
-            problems = [self._cold]
+            problems = [self._cold] if self._settings.enabled else []
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
@@ -158,6 +157,10 @@ class Lifecycle:
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
+        if not self._settings.enabled:
+            log.info(f"{DISABLED}; nothing is scheduled")
+            self.stopping.requested.set()  # for `run`, which has nothing to wait for
+            return
         with ExitStack() as warming:
             if not warming.enter_context(self.stopping.turn(0)):
                 raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
@@ -281,15 +284,12 @@ class Lifecycle:
 
     # -- what the constructor asks -------------------------------------------------------------------------------
 
+    def _warn_if_cold(self) -> None:
+        if not self.is_warm:
+            started_cold(self.registry)
+
     def _default_timezone(self) -> tzinfo:
         if self._settings.timezone is not None or self.given is None:
             return zone(self._settings.timezone or "UTC")
         log.info(f"jobs without a time zone of their own run in the scheduler's: {self.given.timezone}")
         return self.given.timezone
-
-    def _warn_if_cold(self) -> None:
-        if self._bridge is None and self.registry.jobs:
-            log.warning(
-                f"the scheduler was started, but its {len(self.registry.jobs)} background jobs run only after "
-                "jobs.warm_up()"
-            )

@@ -91,6 +91,7 @@ class BackgroundJobsSettings(BaseSettings):
         app: For the command line: the BackgroundJobs of the code, or a function that returns them, as
             "package.module:name"; none where the settings name all jobs.
         application: The name under which a persistent job store keeps these jobs.
+        enabled: Whether this process runs jobs; false for web processes beside a worker, and for tests.
         scheduler: The kind of scheduler to create; by default asyncio where an event loop is running, else background.
         timezone: The time zone of jobs that name none; by default that of an existing scheduler, else UTC.
         shutdown_timeout: How many seconds running jobs get to finish when the jobs are closed.
@@ -117,6 +118,7 @@ class BackgroundJobsSettings(BaseSettings):
     secrets_dir: Path | None = None
     app: Reference | None = None
     application: str = Field(default="bgjobs", min_length=1)
+    enabled: bool = True
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
     timezone: Zone = None
     shutdown_timeout: Seconds = 20.0
