@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
-from . import _exit
+from . import _exit, _phases
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
@@ -25,7 +25,7 @@ from ._apscheduler.stored import share
 from ._checks import Checks
 from ._cron.expression import zone
 from ._errors import LifecycleError
-from ._phases import COLD, DISABLED, FORKED, started_cold
+from ._phases import COLD, DISABLED, FORKED
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
@@ -215,6 +215,7 @@ class Lifecycle:
                 self._keeper.look()
             self._is_started = True
             warmed()
+            _phases.warmed(self.registry)
 
         if bridge.kind != BLOCKING or bridge.running:
             bridge.start(started)
@@ -239,6 +240,7 @@ class Lifecycle:
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
+        begun = time.monotonic()
         with self.stopping.turn(self._settings.shutdown_timeout + waits.close) as is_ours:
             if not is_ours:  # another thread hangs in it, or a signal handler has interrupted this one
                 log.warning("a warm-up or a close is in progress; the jobs are closed when it has ended")
@@ -253,7 +255,7 @@ class Lifecycle:
                 hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
                 self._closing = [hold]
                 wait([hold], waits.hold)  # what comes due from there on stays in its store
-                self.registry.shut()
+                in_progress = self.registry.shut()
                 if wait([hold], max(0.0, deadline - time.monotonic())).done:
                     hold.result()
                 else:
@@ -262,6 +264,7 @@ class Lifecycle:
                 self.registry.drain(max(0.0, deadline - time.monotonic()))
             finally:
                 self._release(bridge, owners, rows, deadline + waits.close)
+        _phases.closed(time.monotonic() - begun, in_progress, len(self.registry.abandoned))
 
     def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows, deadline: float) -> None:
         """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
@@ -286,7 +289,7 @@ class Lifecycle:
 
     def _warn_if_cold(self) -> None:
         if not self.is_warm:
-            started_cold(self.registry)
+            _phases.started_cold(self.registry)
 
     def _default_timezone(self) -> tzinfo:
         if self._settings.timezone is not None or self.given is None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from datetime import UTC, datetime
+from importlib.metadata import version
+
 from ._runs import log
 from ._runs.registry import Registry
 
@@ -19,3 +24,21 @@ def started_cold(registry: Registry) -> None:
         log.warning(
             f"the scheduler was started, but its {len(registry.jobs)} background jobs run only after jobs.warm_up()"
         )
+
+
+def warmed(registry: Registry) -> None:
+    """Log that the jobs are warm, and what runs next."""
+    now, jobs = datetime.now(UTC), list(registry.jobs.values())
+    due = [(moment, job.key) for job in jobs if job.schedule and (moment := job.schedule.next_run_time(now))]
+    following = next((f"{key!r} at {moment.isoformat(timespec='seconds')}" for moment, key in sorted(due)[:1]), "none")
+    log.info(f"bgjobs {version('bgjobs')} is warm on {_here()}; jobs: {len(jobs)}; next run: {following}")
+
+
+def closed(seconds: float, in_progress: int, abandoned: int) -> None:
+    """Log that the jobs are closed, and what became of the runs that were in progress."""
+    ended = f"runs that ended meanwhile: {max(0, in_progress - abandoned)}; abandoned: {abandoned}"
+    log.info(f"bgjobs is closed on {_here()}, in {seconds:.1f} s; {ended}")
+
+
+def _here() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
