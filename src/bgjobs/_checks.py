@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._apscheduler.scheduler import SchedulerBridge
@@ -35,6 +36,10 @@ class Settings(Protocol):
     @property
     def claims(self) -> Any:
         """The URL of the claim store, and the lease."""
+
+    @property
+    def status_file(self) -> Path | None:
+        """The status file."""
 
     def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
         """An error for each job in the settings that is not among these keys."""
@@ -91,6 +96,10 @@ class Checks:
                     self.job(job, bridge)
             except BgjobsError as exc:
                 mistakes.append(exc)
+        file = self._settings.status_file
+        if file is not None and not file.parent.is_dir():
+            message = f"status_file: there is no directory {str(file.parent)!r}"
+            mistakes.append(ConfigurationError(message, "status_file"))
         raise_all([*mistakes, *self._settings.unmatched(self._registry.jobs)], "the jobs")
 
     def job(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from . import _exit, _phases
@@ -23,7 +22,6 @@ from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
 from ._apscheduler.stored import share
 from ._checks import Checks
-from ._cron.expression import zone
 from ._errors import LifecycleError
 from ._phases import COLD, DISABLED, FORKED
 from ._runs import log
@@ -31,7 +29,9 @@ from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
 from ._runs.status import Health
 from ._runs.threads import LoopThread, in_daemon_thread, waits, within
+from ._schedules import default_timezone
 from ._signals import Stopping
+from ._status_file import StatusFile
 
 if TYPE_CHECKING:
     from ._claims.keeper import Keeper
@@ -58,7 +58,7 @@ class Lifecycle:
         self._cold = COLD
         self.remedy = "call warm_up() first" if settings.enabled else DISABLED
         self._begin()
-        self.timezone = self._default_timezone()
+        self.timezone = default_timezone(settings.timezone, given)
         _exit.facades.add(self)
         if given is not None:
             share(given.scheduler, self.registry, settings.application)
@@ -70,6 +70,8 @@ class Lifecycle:
         self.rows: Rows | None = None
         self.stopping = Stopping(self.close, self._settings.shutdown_timeout + waits.exit)
         self._loops = LoopThread()
+        about = (self._settings.status_file, self._settings.application)
+        self._status_file = StatusFile(*about, self.health, lambda: self.registry.status(is_warm=self.is_warm))
         self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
@@ -213,6 +215,7 @@ class Lifecycle:
             bridge.resume()
             if self._keeper is not None:
                 self._keeper.look()
+            self._status_file.start()
             self._is_started = True
             warmed()
             _phases.warmed(self.registry)
@@ -273,6 +276,7 @@ class Lifecycle:
         steps += [self.registry.finish, self._loops.stop]
         steps += [self._keeper.close] if self._keeper else []
         with ExitStack() as stack:
+            stack.callback(within, deadline, self._status_file.stop)  # at the very end: it says that all is closed
             stack.callback(self._forget)
             for step in reversed(steps):  # after one that hangs, the others get a moment each
                 stack.callback(lambda step: self._closing.append(within(deadline, step)), step)
@@ -290,9 +294,3 @@ class Lifecycle:
     def _warn_if_cold(self) -> None:
         if not self.is_warm:
             _phases.started_cold(self.registry)
-
-    def _default_timezone(self) -> tzinfo:
-        if self._settings.timezone is not None or self.given is None:
-            return zone(self._settings.timezone or "UTC")
-        log.info(f"jobs without a time zone of their own run in the scheduler's: {self.given.timezone}")
-        return self.given.timezone

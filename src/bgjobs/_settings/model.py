@@ -99,6 +99,7 @@ class BackgroundJobsSettings(BaseSettings):
         jobstores: APScheduler's job stores, by alias.
         executors: APScheduler's executors, by alias.
         claims: Where replicas agree that each occurrence of a job runs once.
+        status_file: A file in which the process says every ten seconds how its jobs are; none for no such file.
         job_defaults: Options of jobs that do not set them.
         jobs: The jobs, by key.
 
@@ -126,6 +127,7 @@ class BackgroundJobsSettings(BaseSettings):
     jobstores: Tables = Field(default={}, repr=False)
     executors: Tables = Field(default={}, repr=False)
     claims: ClaimSettings = Field(default_factory=ClaimSettings)
+    status_file: Path | None = None
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     jobs: Annotated[dict[str, JobSettings], AfterValidator(lambda jobs: ByName(jobs))] = {}
 
