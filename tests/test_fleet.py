@@ -391,7 +391,7 @@ def test_an_unknown_key_is_refused(command: str, shell: Shell) -> None:
     assert [*shell.jobs()] == ["nightly-work"]
 
 
-@pytest.mark.parametrize("command", [["status"], ["pause", "work"], ["resume", "work"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("command", [["pause", "work"], ["resume", "work"]], ids=lambda words: words[0])
 def test_settings_without_a_claim_store_are_an_error(command: list[str], sqlite_shell: Shell) -> None:
     """It says what to set."""
     sqlite_shell.file.write_text("{}", encoding="utf-8")
