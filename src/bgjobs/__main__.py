@@ -146,7 +146,7 @@ def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    configure_logging(arguments.log_level, json=arguments.log_json)
+    configure_logging(arguments.log_level, json=arguments.log_json, root=True)
     jobs = _jobs(arguments)
     if "log_runs" not in jobs._settings.model_fields_set:
         jobs._lifecycle.registry.log_runs = True
