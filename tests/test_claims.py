@@ -212,6 +212,7 @@ def test_a_forked_child_claims_nothing(url: str, tmp_path: Path) -> None:
                 time.sleep(0.01)
 
     with jobs:
+        time.sleep(1)  # no thread is in SQLite any more: a child would inherit its locks, and nobody to free them
         child(body)
     """
     assert said(tmp_path, script.replace("URL", repr(url))) == ["None", "succeeded", "1"]
@@ -287,9 +288,7 @@ def test_an_immediate_run_is_made_once(url: str, records: Any) -> None:
         with second:
             until(lambda: counts(second, "k") == {"recent": 1})
     assert len(ran.seen) == 1
-    assert [text.split(": ")[1].split(",")[0] for text in records.texts("INFO")] == [
-        "made at the start of another replica"
-    ]
+    assert len([text for text in records.texts("INFO") if ": made at the start of another replica" in text]) == 1
 
 
 def test_a_run_in_another_replica_refuses_an_extra_one(url: str, records: Any) -> None:

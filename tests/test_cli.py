@@ -18,7 +18,7 @@ from bgjobs._logging import unconfigure_logging  # undoes a set-up that lasts fo
 from stage import Records
 
 JOBS = """
-import asyncio, time
+import asyncio, logging, time
 from bgjobs import BackgroundJobs
 
 def work():
@@ -26,6 +26,9 @@ def work():
 
 def fail():
     raise ValueError("no luck")
+
+def tell():
+    logging.getLogger("shop").info("%d orders", 3, extra={"order": 7})
 
 class Patient:
     def action_to_do(self, cancellation_token):
@@ -51,6 +54,7 @@ def make():
         .add_background_job(work, cron="0 0 3 * * *")
         .add_background_job(fail, cron="0 0 4 * * *")
         .add_background_job(Patient, cron="0 0 5 * * *")
+        .add_background_job(tell, cron="0 0 6 * * *")
         .add_background_job(hang, cron="0 0 6 * * *")
     )
 """
@@ -184,7 +188,7 @@ class TestCheck:
         monkeypatch.setenv("BGJOBS__APP", "shop_app:jobs")
         assert status("check", "--format", "json") == 0
         found = json.loads(capsys.readouterr().out)["jobs"]
-        assert [job["key"] for job in found] == ["work", "fail", "Patient", "hang"]
+        assert [job["key"] for job in found] == ["work", "fail", "Patient", "tell", "hang"]
 
     def test_jobs_that_a_function_returns(self, capsys: pytest.CaptureFixture[str]) -> None:
         """An application factory is called."""
@@ -293,6 +297,15 @@ class TestOnce:
         assert "succeeded" not in capsys.readouterr().err
         assert status("run", "--app", "shop_app:jobs", "--once", "fail", "--log-json") == 1
         assert {json.loads(line)["job"] for line in capsys.readouterr().err.splitlines()} == {"fail"}
+
+    def test_the_log_of_the_standard_library(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """What a job logs there is in the same place, with the run that it belongs to."""
+        assert status("run", "--app", "shop_app:jobs", "--once", "tell") == 0
+        assert " INFO     3 orders [tell " in capsys.readouterr().err
+        assert status("run", "--app", "shop_app:jobs", "--once", "tell", "--log-json") == 0
+        told, succeeded = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert (told["logger"], told["message"], told["order"]) == ("shop", "3 orders", 7)
+        assert told["run_id"] == succeeded["run_id"]
 
 
 def process(*arguments: str) -> subprocess.Popen[str]:

@@ -186,7 +186,7 @@ class TestForgery:
 
     def test_a_failed_run(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Its error has lines of its own in the traceback only, all of which are indented."""
-        configure_logging()
+        configure_logging("WARNING")
         run_and_fail(forge)
         lines = capsys.readouterr().err.splitlines()
         assert all(line.isprintable() for line in lines)
@@ -198,7 +198,7 @@ class TestForgery:
 
     def test_a_key(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The key of a job is escaped as well, in APScheduler's records too."""
-        configure_logging()
+        configure_logging("WARNING")
         run_and_fail(key="a\nb\x1b")
         lines = capsys.readouterr().err.splitlines()
         assert len([line for line in lines if not line.startswith("    ")]) == 2
@@ -208,7 +208,7 @@ class TestForgery:
         """The messages of bgjobs and of APScheduler are one printable line each, whatever the sink makes of them."""
         configure_logging()
         run_and_fail(forge, key="a\nb")
-        assert len(records) == 2
+        assert len(records.texts("ERROR")) == 2
         assert all(text.isprintable() for text in records.texts())
 
     def test_a_message_of_the_application(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ class TestAPScheduler:
         configure_logging()
         run_id = run_and_fail(job, kind=kind)
         until(lambda: any(record["exception"] for record in records))
-        ours, theirs = records
+        ours, theirs = (record for record in records if record["level"].name == "ERROR")
         assert ours["extra"]["run_id"] == theirs["extra"]["run_id"] == run_id
         assert ours["extra"]["scheduled_at"] == theirs["extra"]["scheduled_at"]
         assert theirs["extra"].keys() == {"job", "run_id", "scheduled_at"}
@@ -343,3 +343,112 @@ def test_the_set_up_is_taken_back() -> None:
     assert len(ours()) == 1
     unconfigure_logging()
     assert ours() == []
+
+
+class TestStandardLibrary:
+    """The records of other loggers, which `bgjobs run` asks for."""
+
+    def test_they_reach_the_sink(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """From the level on, in text; once."""
+        configure_logging(root=True)
+        shop = logging.getLogger("shop.orders")
+        shop.info("%d orders", 3)
+        shop.debug("chatter")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(" INFO     3 orders")
+
+    def test_in_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """With the logger, the traceback, and what was given as ``extra``."""
+        configure_logging(json=True, root=True)
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logging.getLogger("shop").exception("broken", extra={"order": 7})
+        line = json.loads(capsys.readouterr().err)
+        assert (line["logger"], line["level"], line["message"], line["order"]) == ("shop", "ERROR", "broken", 7)
+        assert line["exception"].endswith("ValueError: no")
+        assert line.keys() == {"time", "level", "logger", "message", "exception", "order"}
+
+    def test_levels_of_their_own(self, records: Records) -> None:
+        """A level that has no name in loguru is passed on by its number."""
+        configure_logging(5, root=True)
+        logging.getLogger("shop").log(35, "notice")
+        logging.getLogger("shop").log(5, "trace")
+        assert [(record["message"], record["level"].no) for record in records] == [("notice", 35), ("trace", 5)]
+
+    def test_they_name_the_run(self, kind: str, records: Records) -> None:
+        """As what the job logs through loguru does."""
+        configure_logging(root=True)
+
+        def job() -> None:
+            logging.getLogger("shop").info("from the job")
+
+        jobs = cold().add_background_job(job, cron=NIGHTLY)
+        with warm(kind, jobs):
+            run_id = jobs.run_now("job")
+            jobs.wait(run_id, 20)
+        (record,) = [record for record in records if record["message"] == "from the job"]
+        assert (record["extra"]["job"], record["extra"]["run_id"]) == ("job", run_id)
+
+    def test_apscheduler_is_not_doubled(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Its records come once, from its own level on."""
+        configure_logging(root=True)
+        logging.getLogger("apscheduler.scheduler").info("chatter")
+        run_and_fail()
+        err = capsys.readouterr().err
+        assert (err.count("Traceback"), err.count("chatter"), err.count(" ERROR ")) == (1, 0, 2)
+
+    def test_they_are_left_alone_otherwise(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An application has its own set-up of the root logger, with its own level."""
+        configure_logging()
+        before = logging.getLogger().level
+        logging.getLogger("shop").info("hello")
+        assert (capsys.readouterr().err, logging.getLogger().level) == ("", before)
+
+    def test_all_is_taken_back(self) -> None:
+        """The level and the handlers of the root logger."""
+        root = logging.getLogger()
+        before = (root.level, list(root.handlers), root.propagate)
+        configure_logging("DEBUG", root=True)
+        assert root.level == logging.DEBUG
+        unconfigure_logging()
+        assert (root.level, list(root.handlers), root.propagate) == before
+
+    def test_a_sink_to_the_standard_library_makes_no_circle(
+        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The recipe of the documentation, together with this: each record comes once at either place."""
+        configure_logging(root=True)
+
+        def to_standard_logging(message: Any) -> None:
+            record = message.record
+            named = {"exc_info": record["exception"], "extra": record["extra"]}
+            logging.getLogger(record["name"]).log(record["level"].no, record["message"], **named)
+
+        number = logger.add(to_standard_logging, filter="bgjobs", format="{message}", catch=False)
+        try:
+            run_id = run_and_fail()
+        finally:
+            logger.remove(number)
+        assert capsys.readouterr().err.count("job 'fail' failed: ValueError: no {luck} [") == 1
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR" and "fail" in record.message]
+        assert record.name.startswith("bgjobs.")
+        fields = vars(record)
+        assert (fields["run_id"], fields["outcome"], fields["reason"]) == (run_id, "failed", None)
+
+
+def test_every_record_of_a_run_has_its_outcome(records: Records) -> None:
+    """And a reason, which may be none: of successes, failures, skips, and of what goes wrong around a run."""
+    jobs = cold(log_runs=True).add_background_job(nothing, key="good", cron=NIGHTLY)
+    jobs.add_background_job(fail, key="bad", cron=NIGHTLY, on_exception=fail_again)
+    with jobs:
+        for key in ("good", "bad"):
+            jobs.wait(jobs.run_now(key), 20)
+    found = {(r["extra"]["job"], r["extra"]["outcome"]) for r in records if "run_id" in r["extra"]}
+    assert found == {("good", "succeeded"), ("bad", "failed")}
+    assert all("reason" in r["extra"] for r in records if "run_id" in r["extra"])
+
+
+def fail_again(error: Exception) -> None:
+    """An ``on_exception``."""
+    raise KeyError("again")

@@ -465,7 +465,7 @@ def test_successes_are_logged_only_when_asked(kind: str, records: Any) -> None:
     seen = Waiter()
     with stage(kind, lambda jobs: jobs.add_background_job(lambda: seen(), key="quiet", trigger=now())):
         seen.wait()
-    assert records.texts("INFO") == ["jobs without a time zone of their own run in the scheduler's: UTC"]
+    assert not [text for text in records.texts() if "quiet" in text and " is warm on " not in text]
     with stage(kind, lambda jobs: jobs.add_background_job(lambda: seen(), key="loud", trigger=now()), log_runs=True):
         seen.wait(2)
     assert any(text.startswith("job 'loud' succeeded in 0.") for text in records.texts("INFO"))

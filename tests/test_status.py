@@ -512,7 +512,7 @@ class TestPausing:
             seen.wait(made + 1)
         lost = row(jobs, "k").not_run["paused"]
         assert lost >= 3
-        told = [text for text in records.texts("INFO") if "'k'" in text]
+        told = [text for text in records.texts("INFO") if text.startswith("job 'k'")]
         assert told[0] == "job 'k' is paused"
         assert told[1].startswith(f"job 'k' is resumed; {lost} of its runs")
         assert len(told) == 2

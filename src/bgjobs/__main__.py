@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,8 @@ from loguru import logger
 
 from ._apscheduler.convert import converted
 from ._check import aligned, as_text, number_of, preview, row_of, time_of
+from ._cli.output import output, tell, write, write_json
+from ._cli.process import as_text as as_status
 from ._cron.expression import zone
 from ._errors import BgjobsError, ConfigurationError, LifecycleError, masked
 from ._exit import end
@@ -35,6 +35,7 @@ from ._runs.threads import waits
 from ._settings.model import BackgroundJobsSettings, schema
 from ._settings.sources import PREFIX
 from ._signals import on_stop_signal
+from ._status_file import read
 
 if TYPE_CHECKING:
     from ._claims.fleet import Fleet
@@ -52,52 +53,15 @@ LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    with _output():
+    with output():
         arguments = _parser().parse_args(argv)
         try:
             return arguments.command(arguments) or 0
         except BgjobsError as exc:
             if getattr(arguments, "format", "text") == "json":
-                _print_json({"mistakes": getattr(exc, "problems", [str(exc)])})
-            _tell(f"error: {exc}")
+                write_json({"mistakes": getattr(exc, "problems", [str(exc)])})
+            tell(f"error: {exc}")
             return MISTAKE
-
-
-@contextmanager
-def _output() -> Generator[None]:
-    """Make stdout and stderr such that whatever is printed harms nobody: closed ones, pipes without reader, ASCII."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed: else the next file that is opened would become it
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
-        elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:  # the interpreter would try again, complain, and end with another status
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has seen enough
-        pass
-    except OSError as exc:
-        raise LifecycleError(f"the output cannot be written: {exc.strerror}") from exc
-
-
-def _tell(text: str) -> None:
-    with suppress(OSError):  # nobody reads it
-        print(f"bgjobs: {text}", file=sys.stderr)
-
-
-def _print_json(value: object) -> None:
-    _print(json.dumps(value, indent=2))
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -131,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _cron_commands(commands)
     describe = commands.add_parser("schema", help="print the JSON Schema of the settings file, for editors")
-    describe.set_defaults(command=lambda _: _print_json(schema()))
+    describe.set_defaults(command=lambda _: write_json(schema()))
     _fleet_commands(commands, _source())
     return parser
 
@@ -161,10 +125,16 @@ def _cron_commands(commands: Any) -> None:
 def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
     told = "It asks the claim store of the settings, and imports the code of an application only where --app is given."
     status = commands.add_parser(
-        "status", parents=[source], help="show the jobs of all replicas, from their claim store", description=told
+        "status",
+        parents=[source],
+        help="show the jobs of all replicas, or those of one process",
+        description="Show the jobs of all replicas, from the claim store of the settings, or, where they name none, "
+        "those of one process, from its status_file; then the exit status is 1 if something is wrong there. It "
+        "imports the code of an application only where --app is given.",
     )
     as_text = {"dest": "format", "action": "store_const", "const": "json", "default": "text"}
     status.add_argument("--json", help="for machines", **as_text)
+    status.add_argument("--local", action="store_true", help="read the status_file, even if there is a claim store")
     status.set_defaults(command=_status)
     for name, what in (("pause", "skip the runs of a job in all replicas"), ("resume", "end a pause, in all replicas")):
         command = commands.add_parser(name, parents=[source], help=what, description=told)
@@ -176,7 +146,7 @@ def _fleet_commands(commands: Any, source: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    configure_logging(arguments.log_level, json=arguments.log_json)
+    configure_logging(arguments.log_level, json=arguments.log_json, root=True)
     jobs = _jobs(arguments)
     if "log_runs" not in jobs._settings.model_fields_set:
         jobs._lifecycle.registry.log_runs = True
@@ -221,9 +191,9 @@ def _check(arguments: argparse.Namespace) -> None:
     now = datetime.now(UTC)
     found = [row_of(job, jobs._settings, now) for job in list(jobs._lifecycle.registry.jobs.values())]
     if arguments.format == "json":
-        _print_json({"jobs": [asdict(row) for row in found]})
+        write_json({"jobs": [asdict(row) for row in found]})
     else:
-        _print(as_text(found))
+        write(as_text(found))
 
 
 def _next(arguments: argparse.Namespace) -> None:
@@ -231,39 +201,55 @@ def _next(arguments: argparse.Namespace) -> None:
     after = arguments.after or datetime.now(UTC)
     if after.tzinfo is None:
         after = after.replace(tzinfo=where)
-    _print("\n".join(preview(arguments.cron, where, after, arguments.count)))
+    write("\n".join(preview(arguments.cron, where, after, arguments.count)))
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     cron, differences = converted(arguments.crontab)
-    _print(cron)
+    write(cron)
     for difference in differences:
-        _tell(f"note: {difference}")
+        tell(f"note: {difference}")
 
 
-def _status(arguments: argparse.Namespace) -> None:
-    with closing(_fleet(arguments)) as fleet:
-        if arguments.format == "json":
-            _print_json({"jobs": fleet.as_json()})
-        else:
-            _print(aligned(fleet.as_table()))
+def _status(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    if settings.claims.url is not None and not arguments.local:
+        with closing(_fleet(settings)) as fleet:
+            if arguments.format == "json":
+                write_json({"jobs": fleet.as_json()})
+            else:
+                write(aligned(fleet.as_table()))
+        return 0
+    if settings.status_file is None:
+        message = "the settings name no status_file (BGJOBS__STATUS_FILE)"
+        message += "" if arguments.local else " and no claim store (claims.url, BGJOBS__CLAIMS__URL)"
+        raise ConfigurationError(f"{message}; give one in a settings file, or name an application with --app")
+    found = read(settings.status_file)
+    if arguments.format == "json":
+        write_json(found)
+    else:
+        write(as_status(found))
+    return 0 if found["health"]["ok"] else FAILED
 
 
 def _pause(arguments: argparse.Namespace) -> None:
-    with closing(_fleet(arguments)) as fleet:
+    with closing(_fleet(_settings(arguments))) as fleet:
         key = fleet.pause(arguments.key, paused=arguments.paused)
-    _print(f"job {key!r} is {'paused' if arguments.paused else 'resumed'} in all replicas")
+    write(f"job {key!r} is {'paused' if arguments.paused else 'resumed'} in all replicas")
 
 
 # -- the jobs --------------------------------------------------------------------------------------------------------
 
 
-def _fleet(arguments: argparse.Namespace) -> Fleet:
-    """Return the replicas that the settings tell of: those of an application that was named, or the settings alone."""
+def _fleet(settings: BackgroundJobsSettings) -> Fleet:
     from ._claims.fleet import Fleet  # only here: nothing else needs claims without a store
 
-    settings = _read(arguments) if arguments.app is None else _jobs(arguments)._settings
     return Fleet(settings.claims.url, settings.application)
+
+
+def _settings(arguments: argparse.Namespace) -> BackgroundJobsSettings:
+    """Return the settings of an application that was named, or those of the environment and files alone."""
+    return _read(arguments) if arguments.app is None else _jobs(arguments)._settings
 
 
 def _read(arguments: argparse.Namespace) -> BackgroundJobsSettings:

@@ -9,6 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Collection
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._apscheduler.scheduler import SchedulerBridge
@@ -36,6 +37,10 @@ class Settings(Protocol):
     @property
     def claims(self) -> Any:
         """The URL of the claim store, and the lease."""
+
+    @property
+    def status_file(self) -> Path | None:
+        """The status file."""
 
     def unmatched(self, keys: Collection[str]) -> list[ConfigurationError]:
         """An error for each job in the settings that is not among these keys."""
@@ -75,8 +80,8 @@ class Checks:
             if not serves_jobs_only and (sign := _several_workers()):
                 log.warning(
                     f"{sign}, and there is no claim store: each worker runs every job. Set claims.url, so that each "
-                    "occurrence runs once (see docs/replicas.md), or have one process for the jobs alone, started with "
-                    "`bgjobs run`, and no warm-up in the workers"
+                    "occurrence runs once (see docs/replicas.md), or BGJOBS__ENABLED=false in all processes but one, "
+                    "such as one that `bgjobs run` starts for the jobs alone"
                 )
             return None
         from ._claims.keeper import Keeper
@@ -97,6 +102,10 @@ class Checks:
                     self.job(job, bridge)
             except BgjobsError as exc:
                 mistakes.append(exc)
+        file = self._settings.status_file
+        if file is not None and not file.parent.is_dir():
+            message = f"status_file: there is no directory {str(file.parent)!r}"
+            mistakes.append(ConfigurationError(message, "status_file"))
         raise_all([*mistakes, *self._settings.unmatched(self._registry.jobs)], "the jobs")
 
     def job(self, job: RegisteredJob, bridge: SchedulerBridge) -> None:

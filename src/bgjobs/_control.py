@@ -26,6 +26,7 @@ class LifeCycle(Protocol):
 
     rows: Rows | None
     timezone: tzinfo
+    remedy: str
 
     @property
     def is_warm(self) -> bool:
@@ -115,7 +116,7 @@ class Control:
         """
         job, rows = self._registry.job(key), self._lifecycle.rows
         if rows is None:
-            raise LifecycleError("run_now() needs a scheduler that is running; call warm_up() first")
+            raise LifecycleError(f"run_now() needs a scheduler that is running; {self._lifecycle.remedy}")
         self._lifecycle.check_job(job)
         arguments = run_kwargs(job, kwargs)
         run_id = self._registry.new_extra(job.key, arguments)

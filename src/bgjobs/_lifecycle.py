@@ -14,31 +14,29 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from . import _exit
+from . import _exit, _phases
 from ._apscheduler.executor import Owners, errored
 from ._apscheduler.rows import Rows
 from ._apscheduler.scheduler import ASYNCIO, BACKGROUND, BLOCKING, SchedulerBridge
 from ._apscheduler.stored import share
 from ._checks import Checks
-from ._cron.expression import zone
 from ._errors import LifecycleError
+from ._phases import COLD, DISABLED, FORKED
 from ._runs import log
 from ._runs.registry import Registry
 from ._runs.schedule import RegisteredJob
 from ._runs.status import Health
 from ._runs.threads import LoopThread, in_daemon_thread, waits, within
+from ._schedules import default_timezone
 from ._signals import Stopping
+from ._status_file import StatusFile
 
 if TYPE_CHECKING:
     from ._claims.keeper import Keeper
     from ._settings.model import BackgroundJobsSettings
-
-#: What `health` says of jobs that are not warm.
-COLD = "the jobs are not warmed up"
-FORKED = "this process was forked from one in which the jobs are warm; here they are not"
 
 
 class Lifecycle:
@@ -49,6 +47,7 @@ class Lifecycle:
         given: The scheduler of the user; ``None`` to make one at warm-up.
         rows: The jobs in the scheduler's job stores; ``None`` while the jobs are not warm, or are being closed.
         timezone: The zone of jobs that name none.
+        remedy: What to say to who needs warm jobs.
         stopping: How the jobs are asked to close.
     """
 
@@ -58,12 +57,13 @@ class Lifecycle:
         self._settings = settings
         self.checks = Checks(self.registry, settings)
         self._cold = COLD
+        self.remedy = "call warm_up() first" if settings.enabled else DISABLED
         self._begin()
-        self.timezone = self._default_timezone()
+        self.timezone = default_timezone(settings.timezone, given)
         _exit.facades.add(self)
         if given is not None:
             share(given.scheduler, self.registry, settings.application)
-        if given is not None and not given.running:
+        if given is not None and not given.running and settings.enabled:
             given.warn_when_started(self._warn_if_cold)
 
     def _begin(self) -> None:
@@ -71,6 +71,8 @@ class Lifecycle:
         self.rows: Rows | None = None
         self.stopping = Stopping(self.close, self._settings.shutdown_timeout + waits.exit)
         self._loops = LoopThread()
+        about = (self._settings.status_file, self._settings.application)
+        self._status_file = StatusFile(*about, self.health, lambda: self.registry.status(is_warm=self.is_warm))
         self._registering = threading.RLock()  # held for the moment in which jobs turn warm, and one is registered
         self._is_started = False
         self._bridge: SchedulerBridge | None = None  # while warm
@@ -146,7 +148,7 @@ class Lifecycle:
         """See `BackgroundJobs.health`."""
         bridge, rows = self._bridge, self.rows
         if bridge is None:
-            problems = [self._cold]
+            problems = [self._cold] if self._settings.enabled else []
         elif not bridge.running:
             problems = ["the scheduler is not running"]
         else:
@@ -158,6 +160,10 @@ class Lifecycle:
 
     def warm_up(self) -> None:
         """See `BackgroundJobs.warm_up`."""
+        if not self._settings.enabled:
+            log.info(f"{DISABLED}; nothing is scheduled")
+            self.stopping.requested.set()  # for `run`, which has nothing to wait for
+            return
         with ExitStack() as warming:
             if not warming.enter_context(self.stopping.turn(0)):
                 raise LifecycleError("the jobs are being warmed up or closed already; wait for that to end")
@@ -210,8 +216,10 @@ class Lifecycle:
             bridge.resume()
             if self._keeper is not None:
                 self._keeper.start()
+            self._status_file.start()
             self._is_started = True
             warmed()
+            _phases.warmed(self.registry)
 
         if bridge.kind != BLOCKING or bridge.running:
             bridge.start(started)
@@ -236,6 +244,7 @@ class Lifecycle:
 
     def close(self) -> None:
         """See `BackgroundJobs.close`. Blocks this thread, which must be no run's and no event loop's."""
+        begun = time.monotonic()
         with self.stopping.turn(self._settings.shutdown_timeout + waits.close) as is_ours:
             if not is_ours:  # another thread hangs in it, or a signal handler has interrupted this one
                 log.warning("a warm-up or a close is in progress; the jobs are closed when it has ended")
@@ -250,7 +259,7 @@ class Lifecycle:
                 hold = in_daemon_thread(bridge.pause if bridge.started_here else rows.clear)
                 self._closing = [hold]
                 wait([hold], waits.hold)  # what comes due from there on stays in its store
-                self.registry.shut()
+                in_progress = self.registry.shut()
                 if wait([hold], max(0.0, deadline - time.monotonic())).done:
                     hold.result()
                 else:
@@ -259,6 +268,7 @@ class Lifecycle:
                 self.registry.drain(max(0.0, deadline - time.monotonic()))
             finally:
                 self._release(bridge, owners, rows, deadline + waits.close)
+        _phases.closed(time.monotonic() - begun, in_progress, len(self.registry.abandoned))
 
     def _release(self, bridge: SchedulerBridge, owners: Owners, rows: Rows, deadline: float) -> None:
         """Give everything back, whatever a step raises; none is waited for beyond the deadline."""
@@ -267,6 +277,7 @@ class Lifecycle:
         steps += [self.registry.finish, self._loops.stop]
         steps += [self._keeper.close] if self._keeper else []
         with ExitStack() as stack:
+            stack.callback(within, deadline, self._status_file.stop)  # at the very end: it says that all is closed
             stack.callback(self._forget)
             for step in reversed(steps):  # after one that hangs, the others get a moment each
                 stack.callback(lambda step: self._closing.append(within(deadline, step)), step)
@@ -281,15 +292,6 @@ class Lifecycle:
 
     # -- what the constructor asks -------------------------------------------------------------------------------
 
-    def _default_timezone(self) -> tzinfo:
-        if self._settings.timezone is not None or self.given is None:
-            return zone(self._settings.timezone or "UTC")
-        log.info(f"jobs without a time zone of their own run in the scheduler's: {self.given.timezone}")
-        return self.given.timezone
-
     def _warn_if_cold(self) -> None:
-        if self._bridge is None and self.registry.jobs:
-            log.warning(
-                f"the scheduler was started, but its {len(self.registry.jobs)} background jobs run only after "
-                "jobs.warm_up()"
-            )
+        if not self.is_warm:
+            _phases.started_cold(self.registry)

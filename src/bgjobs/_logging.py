@@ -2,6 +2,7 @@
 
     a job, bgjobs  ->  loguru ------------------------------------>  our sink -> stderr: a line a record
     APScheduler    ->  logging, logger "apscheduler"  ->  loguru -^
+    a job, if asked -> logging, any logger            ->  loguru -^
 
 A record is one line, whatever its message contains; in text, what belongs to it and has more lines (a traceback, a
 message with line breaks) is indented below.
@@ -30,7 +31,7 @@ APSCHEDULER = "apscheduler"
 _installed = ExitStack()  # removes what `configure_logging` has set up
 
 
-def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
+def configure_logging(level: str | int = "INFO", json: bool = False, *, root: bool = False) -> None:
     """Set up loguru for an application: one sink on stderr, which APScheduler's records reach as well.
 
     For applications only; a library leaves the log alone. It replaces loguru's default sink and what an earlier call
@@ -43,6 +44,8 @@ def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
     Args:
         level: The lowest level that is written, a name or number of loguru.
         json: Whether each record is one line of JSON; else text, in colour on a terminal.
+        root: Whether the records of all loggers of the standard library reach the sink, from this level on: those that
+            the root logger gets. Handlers that it has already go on. `bgjobs run` asks for this.
     """
     head = "" if json else "<green>{time:YYYY-MM-DDTHH:mm:ss.SSSZ}</green> <level>{level: <8}</level> "
     sink = _Sink(sys.stderr, json=json)
@@ -51,7 +54,11 @@ def configure_logging(level: str | int = "INFO", json: bool = False) -> None:
     with suppress(ValueError):  # the default sink was removed already
         logger.remove(0)
     _installed.callback(_remove_sink, number)
-    _intercept(logging.getLogger(APSCHEDULER))
+    apscheduler = logging.getLogger(APSCHEDULER)
+    _intercept(apscheduler, apscheduler.level or logging.WARNING)
+    apscheduler.propagate = False
+    if root:
+        _intercept(logging.getLogger(), logger.level(level).no if isinstance(level, str) else level)
 
 
 def unconfigure_logging() -> None:
@@ -64,15 +71,18 @@ def _remove_sink(number: int) -> None:
         logger.remove(number)
 
 
-def _intercept(log: logging.Logger) -> None:
-    """Send the records of a standard logger to loguru instead of the handlers of its parents."""
+def _intercept(log: logging.Logger, level: int) -> None:
+    """Send the records of a standard logger to loguru, from this level on."""
     handler = _ToLoguru()
     _installed.callback(log.removeHandler, handler)
     _installed.callback(setattr, log, "propagate", log.propagate)
     _installed.callback(log.setLevel, log.level)
     log.addHandler(handler)
-    log.propagate = False
-    log.setLevel(log.level or logging.WARNING)
+    log.setLevel(level)
+
+
+#: The attributes of a standard record; what else it has, its code has given as ``extra``.
+_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
 class _ToLoguru(logging.Handler):
@@ -88,6 +98,8 @@ class _ToLoguru(logging.Handler):
         key = _key(record)
         if key is not None and record.levelno == logging.WARNING:
             return  # bgjobs logs this itself
+        if record.name.partition(".")[0] == "bgjobs":
+            return  # it comes from loguru, by a sink that sends our records to the standard library
         try:
             level: str | int = logger.level(record.levelname).name
         except ValueError:
@@ -97,7 +109,8 @@ class _ToLoguru(logging.Handler):
             to.update(name=record.name, module=record.module, function=record.funcName, line=record.lineno)
             to["file"].name, to["file"].path = record.filename, record.pathname
 
-        bound = logger if key is None else logger.bind(job=key)
+        bound = logger.bind(**{name: value for name, value in vars(record).items() if name not in _OWN})
+        bound = bound if key is None else bound.bind(job=key)
         exception = without_variables(record.exc_info[1] if record.exc_info else None)
         bound.opt(exception=exception).patch(keep_origin).log(level, printable(without_passwords(record.getMessage())))
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any
 
-from ._apscheduler.scheduler import is_trigger
+from ._apscheduler.scheduler import SchedulerBridge, is_trigger
 from ._apscheduler.trigger import CronExpression, following
+from ._cron.expression import zone
 from ._errors import ConfigurationError, named
 from ._options import OFF, BackgroundJobOptions, build
+from ._runs import log
 from ._runs.schedule import RegisteredJob, Schedule
 
 _A_CRON = '; give cron="0 0 9 * * *" instead'
@@ -18,6 +20,14 @@ _TRIGGERS = {
     name.lower(): f"; give {name}Trigger(...) of apscheduler.triggers.{name.lower()}"
     for name in ("Interval", "Date", "CalendarInterval")
 }
+
+
+def default_timezone(chosen: tzinfo | str | None, given: SchedulerBridge | None) -> tzinfo:
+    """Return the zone of jobs that name none: that of the settings, of the scheduler of the user, else UTC."""
+    if chosen is not None or given is None:
+        return zone(chosen or "UTC")
+    log.info(f"jobs without a time zone of their own run in the scheduler's: {given.timezone}")
+    return given.timezone
 
 
 def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:

@@ -44,6 +44,10 @@ class Named(Protocol):
     def outcome(self) -> str | None:
         """How it has ended, if it has."""
 
+    @property
+    def reason(self) -> str | None:
+        """More about that."""
+
 
 def write(level: str, message: str, error: BaseException | None = None, **bound: Any) -> None:
     """Make a record. Raises nothing."""
@@ -54,6 +58,10 @@ def write(level: str, message: str, error: BaseException | None = None, **bound:
 
 def _names(run: Named) -> dict[str, Any]:
     return {"job": run.key, "run_id": run.run_id, "scheduled_at": run.scheduled_at.isoformat()}
+
+
+def _about(run: Named) -> dict[str, Any]:
+    return {**_names(run), "outcome": run.outcome, "reason": run.reason}
 
 
 def described(error: BaseException) -> str:
@@ -68,13 +76,13 @@ def warning(
     message: str, run: Named | None = None, *, key: str | None = None, error: BaseException | None = None
 ) -> None:
     """A warning about a run, about a job, or about all jobs."""
-    bound: dict[str, Any] = _names(run) if run else {"job": key} if key else {}
+    bound: dict[str, Any] = _about(run) if run else {"job": key} if key else {}
     write("WARNING", message, error, **bound)
 
 
 def failure(message: str, error: BaseException, run: Named | None = None) -> None:
     """Something around a run, or around all, raised: with its traceback."""
-    write("ERROR", f"{message} {described(error)}", error, **(_names(run) if run else {}))
+    write("ERROR", f"{message} {described(error)}", error, **(_about(run) if run else {}))
 
 
 def info(message: str, key: str | None = None) -> None:

@@ -40,9 +40,8 @@ LEVELS = {
 def to_log(report: RunReport) -> None:
     """Log how a run ended, or why an occurrence did not run: the log is one observer among others."""
     key, outcome, reason = report.key, report.outcome, report.reason
-    bound: dict[str, Any] = {"job": key, "scheduled_at": report.scheduled_at.isoformat(), "outcome": outcome}
-    if reason is not None:
-        bound["reason"] = reason
+    bound: dict[str, Any] = {"job": key, "scheduled_at": report.scheduled_at.isoformat()}
+    bound |= {"outcome": outcome, "reason": reason}
     if report.run_id is not None:
         bound |= {"run_id": report.run_id, "seconds": round(report.seconds, 6)}
     if outcome == Outcome.SUCCEEDED:

@@ -242,11 +242,8 @@ class Registry(Jobs, Occurrences):
                 found.append(f"job {job.key!r} is overdue by {late:.0f} s")
             if (since := job.tally.refused_since) is not None and time.monotonic() - since > waits.overdue:
                 found.append(f"job {job.key!r} does not start: its executor takes no more work")
-        return (
-            found
-            + self.reports.problems()
-            + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
-        )
+        found += self.reports.problems()
+        return found + [problem for run in self._live.copy() if (problem := run.late_handler()) is not None]
 
     def is_inside_a_run(self) -> bool:
         """Whether the calling code is that of a run of these jobs, or of an observer."""
@@ -270,11 +267,12 @@ class Registry(Jobs, Occurrences):
         for job in self.jobs.values():
             job.lock, job.running = threading.Lock(), []
 
-    def shut(self) -> None:
-        """Admit no more runs, and ask those in progress to end."""
+    def shut(self) -> int:
+        """Admit no more runs, and ask those in progress to end. Returns how many these are."""
         self._closing = True
         for run in self._live.copy():
             run.token.request_cancellation()
+        return len(self._live)
 
     def finish(self) -> None:
         """All is closed: have the observers hear of everything, and those who wait for a run that will not be made."""

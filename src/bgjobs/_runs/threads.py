@@ -30,6 +30,9 @@ class Waits:
         overdue: For a job to start that is due, before `Health` calls that a problem.
         claim: For a claim store to answer, and for the last releases when the jobs are closed.
         linger: For the next report, before the thread of the observers ends.
+        status: Between two writings of a status file, where the health does not change.
+        look: Between two looks at the health for it.
+        stale: The age from which a status file is that of a process that hangs or is gone.
         sleep: The longest sleep of a scheduler of ours, so that a suspended host or a changed clock is noticed.
     """
 
@@ -43,6 +46,9 @@ class Waits:
     handler = 60.0
     overdue = 10.0
     claim = 5.0
+    status = 10.0
+    look = 1.0
+    stale = 30.0
     linger = 5.0
     sleep = 30.0
 

@@ -91,6 +91,7 @@ class BackgroundJobsSettings(BaseSettings):
         app: For the command line: the BackgroundJobs of the code, or a function that returns them, as
             "package.module:name"; none where the settings name all jobs.
         application: The name under which a persistent job store keeps these jobs.
+        enabled: Whether this process runs jobs; false for web processes beside a worker, and for tests.
         scheduler: The kind of scheduler to create; by default asyncio where an event loop is running, else background.
         timezone: The time zone of jobs that name none; by default that of an existing scheduler, else UTC.
         shutdown_timeout: How many seconds running jobs get to finish when the jobs are closed.
@@ -98,6 +99,7 @@ class BackgroundJobsSettings(BaseSettings):
         jobstores: APScheduler's job stores, by alias.
         executors: APScheduler's executors, by alias.
         claims: Where replicas agree that each occurrence of a job runs once.
+        status_file: A file in which the process says every ten seconds how its jobs are; none for no such file.
         job_defaults: Options of jobs that do not set them.
         jobs: The jobs, by key.
 
@@ -117,6 +119,7 @@ class BackgroundJobsSettings(BaseSettings):
     secrets_dir: Path | None = None
     app: Reference | None = None
     application: str = Field(default="bgjobs", min_length=1)
+    enabled: bool = True
     scheduler: Literal["asyncio", "background", "blocking"] | None = None
     timezone: Zone = None
     shutdown_timeout: Seconds = 20.0
@@ -124,6 +127,7 @@ class BackgroundJobsSettings(BaseSettings):
     jobstores: Tables = Field(default={}, repr=False)
     executors: Tables = Field(default={}, repr=False)
     claims: ClaimSettings = Field(default_factory=ClaimSettings)
+    status_file: Path | None = None
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     jobs: Annotated[dict[str, JobSettings], AfterValidator(lambda jobs: ByName(jobs))] = {}
 
