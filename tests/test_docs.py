@@ -89,7 +89,8 @@ def scripts(name: str) -> list[str]:
 def test_python_blocks_are_typed(tmp_path: Path) -> None:
     """A reader who checks types strictly can take the code of these pages as it stands."""
     paths = []
-    for name in ("README.md", "docs/index.md", "docs/from-dotnet.md", "docs/frameworks.md", "docs/sessions.md"):
+    pages = ("index", "from-dotnet", "frameworks", "sessions", "observability")
+    for name in ("README.md", *(f"docs/{page}.md" for page in pages)):
         for number, script in enumerate(scripts(name)):
             paths.append(tmp_path / f"{Path(name).stem.lower().replace('-', '_')}_{number}.py")
             paths[-1].write_text(script, encoding="utf-8")
