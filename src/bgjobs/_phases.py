@@ -30,7 +30,8 @@ def warmed(registry: Registry) -> None:
     """Log that the jobs are warm, and what runs next."""
     now, jobs = datetime.now(UTC), list(registry.jobs.values())
     due = [(moment, job.key) for job in jobs if job.schedule and (moment := job.schedule.next_run_time(now))]
-    following = next((f"{key!r} at {moment.isoformat(timespec='seconds')}" for moment, key in sorted(due)[:1]), "none")
+    first, key = min(due, default=(None, None))
+    following = f"{key!r} at {first.isoformat(timespec='seconds')}" if first else "none"
     log.info(f"bgjobs {version('bgjobs')} is warm on {_here()}; jobs: {len(jobs)}; next run: {following}")
 
 
