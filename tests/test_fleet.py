@@ -96,11 +96,12 @@ SEVERAL = "and there is no claim store: each worker runs every job. Set claims.u
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Generator[Path]:
-    """An application under uvicorn; what it prints and logs."""
+def served(folder: Path, *options: str, by: str = "uvicorn") -> Generator[Path]:
+    """An application under a web server; what it prints and logs."""
     (folder / "shop_app.py").write_text(APP, encoding="utf-8")
     output = folder / "output.txt"
-    command = [sys.executable, "-m", "uvicorn", "shop_app:app", "--port", "0", "--lifespan", "on", *options]
+    where = ["--port", "0", "--lifespan", "on"] if by == "uvicorn" else ["--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", by, "shop_app:app", *where, *options]
     with output.open("w") as file, subprocess.Popen(command, cwd=folder, stdout=file, stderr=file) as server:
         try:
             yield output
@@ -114,17 +115,19 @@ def warnings(records: Records) -> list[str]:
     return [text for text in records.texts("WARNING") if SEVERAL in text]
 
 
-def test_each_of_two_workers_warns(tmp_path: Path) -> None:
-    """Both workers of a real uvicorn say at warm-up that each job runs in each."""
-    with served(tmp_path, "--workers", "2") as output:
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+def test_each_of_two_workers_warns(tmp_path: Path, server: str) -> None:
+    """Both workers of a real server say at warm-up that each job runs in each."""
+    with served(tmp_path, "--workers", "2", by=server) as output:
         until(lambda: output.read_text().count("warm\n") == 2)
-        assert output.read_text().count(f"this is one of several workers of uvicorn, {SEVERAL}") == 2
+        assert output.read_text().count(f"this is one of several workers of {server}, {SEVERAL}") == 2
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 @pytest.mark.parametrize("options", [(), ("--reload",)], ids=["plain", "reload"])
-def test_a_single_worker_does_not_warn(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_single_worker_does_not_warn(tmp_path: Path, options: tuple[str, ...], server: str) -> None:
     """One worker is alone, also the child of a process that reloads it."""
-    with served(tmp_path, *options) as output:
+    with served(tmp_path, *options, by=server) as output:
         until(lambda: output.read_text().count("warm\n") == 1)
         assert SEVERAL not in output.read_text()
 

@@ -302,7 +302,8 @@ class TestOnRunEnd:
             assert hangs.wait(LIMIT)
             assert jobs.wait(jobs.run_now("k"), LIMIT).outcome == "succeeded"
             assert any("an observer of on_run_end has not returned for" in text for text in jobs.health().problems)
-        assert len(seen.seen) == 1  # the close does not wait for ever
+        assert len(seen.seen) == 1  # the close does not wait for ever, and says so
+        assert "an observer of on_run_end has not returned; it has not heard of every run" in records.texts("WARNING")
         with jobs:
             jobs.wait(jobs.run_now("k"), LIMIT)
         release.set()

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from ._claims.keeper import Keeper
 
 
-#: In which module and function of its web server a worker lives: it has them on its stack.
-_WORKER_OF = {"gunicorn.arbiter": "spawn_worker", "uvicorn.supervisors.multiprocess": "target"}
+#: In which module and function of its web server a worker lives, which it has on its stack; and who knows their number
+#: there, under which name. (uvicorn has no supervisor for one.)
+_WORKER_OF = {
+    "gunicorn.arbiter": ("spawn_worker", "self", "num_workers"),
+    "uvicorn.supervisors.multiprocess": ("target", "self", ""),
+    "hypercorn.asyncio.run": ("asyncio_worker", "config", "workers"),
+}
 
 
 class Settings(Protocol):
@@ -153,7 +158,7 @@ def _several_workers() -> str:
         return f"WEB_CONCURRENCY is {number}"
     for frame, _ in traceback.walk_stack(None):
         name = frame.f_globals.get("__name__", "")
-        # An arbiter of gunicorn knows how many workers it keeps; uvicorn has no supervisor for one.
-        if _WORKER_OF.get(name) == frame.f_code.co_name and getattr(frame.f_locals["self"], "num_workers", 2) > 1:
+        function, owner, number = _WORKER_OF.get(name, ("", "", ""))
+        if frame.f_code.co_name == function and getattr(frame.f_locals[owner], number, 2) > 1:
             return f"this is one of several workers of {name.partition('.')[0]}"
     return ""

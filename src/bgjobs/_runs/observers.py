@@ -168,5 +168,7 @@ class Reports:
         if thread is not None:
             self._put(None)
             thread.join(seconds)
+            if thread.is_alive():
+                log.warning("an observer of on_run_end has not returned; it has not heard of every run")
         while self._thread is None and (call := self._next(0)) is not None:
             call()  # no thread could be had
