@@ -191,6 +191,7 @@ def test_without_a_store_nothing_is_imported() -> None:
 def test_a_forked_child_claims_nothing(url: str, tmp_path: Path) -> None:
     """Its parent's threads are not there; what it runs itself needs no claim until it warms up, and then claims."""
     script = """
+    import sqlite3
     from bgjobs import BackgroundJobs, BackgroundJobsSettings
     from bgjobs.testing import run_job
 
@@ -212,10 +213,15 @@ def test_a_forked_child_claims_nothing(url: str, tmp_path: Path) -> None:
                 time.sleep(0.01)
 
     with jobs:
-        time.sleep(1)  # no thread is in SQLite any more: a child would inherit its locks, and nobody to free them
+        jobs.wait(jobs.run_now("k"))
+        with sqlite3.connect(FILE) as store:  # no thread is in SQLite any more: a child would inherit its locks
+            while store.execute("SELECT token FROM bgjobs_claims").fetchone()[0]:
+                time.sleep(0.01)
+        store.close()
         child(body)
     """
-    assert said(tmp_path, script.replace("URL", repr(url))) == ["None", "succeeded", "1"]
+    script = script.replace("URL", repr(url)).replace("FILE", repr(url.removeprefix("sqlite:///")))
+    assert said(tmp_path, script) == ["1", "None", "succeeded", "2"]
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
