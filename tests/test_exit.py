@@ -221,7 +221,8 @@ class TestASecondSignal:
 
             signals = []
             signal.signal(signal.SIGTERM, mine)
-            jobs = cold().add_background_job(work, cron=NIGHTLY, run_immediately=True).warm_up()
+            jobs = cold().add_background_job(work, cron=NIGHTLY, run_immediately=True)
+            jobs.warm_up()
             while jobs.is_warm:
                 signal.pause()
             say("cold")
