@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 from sqlalchemy import URL, create_engine, make_url, text
 
 from stage import until
@@ -154,8 +151,7 @@ def redis_server() -> Generator[dict[str, Any]]:
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", directory]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            with Redis(port=port, retry=Retry(ConstantBackoff(0.05), 400)) as client:
-                client.ping()
+            until(lambda: listens(port))
             yield {"host": "127.0.0.1", "port": port, "username": None, "password": None}
         finally:
             server.kill()

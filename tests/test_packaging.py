@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import typing
 import zipfile
@@ -188,14 +189,17 @@ def test_an_apscheduler_that_sleeps_an_hour_too_long_is_not_enough() -> None:
     assert ">=3.11.3" in line
 
 
+def build(target: str, directory: Path) -> Path:
+    """The wheel or the source distribution, built from this tree."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (path,) = directory.iterdir()
+    return path
+
+
 @pytest.fixture(name="wheel", scope="module")
 def _wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from this tree."""
-    directory = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    (path,) = directory.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_has_every_module_and_the_marker(wheel: zipfile.ZipFile) -> None:
@@ -213,3 +217,23 @@ def test_the_wheel_has_its_entry_points_and_licence(wheel: zipfile.ZipFile) -> N
     assert "bgjobs = bgjobs.__main__:main" in entry_points
     assert "six_field_cron = bgjobs._apscheduler.trigger:SixFieldCronTrigger" in entry_points
     assert f"{folder}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_source_distribution_can_run_its_tests(tmp_path: Path) -> None:
+    """It has all that the tests read: each file of these folders, and the configuration of the tools."""
+    with tarfile.open(build("sdist", tmp_path)) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    needed = {
+        "conftest.py",
+        "pyproject.toml",
+        "zensical.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "CONTRIBUTING.md",
+    }
+    for folder in (".ci", ".github", "benchmarks", "docs", "examples", "src", "tests"):
+        files = [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()]
+        needed |= {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    assert needed - names == set()
+    assert {name.split("/")[0] for name in names} & {".git", ".venv", "site", "dist"} == set()

@@ -10,10 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
-needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.exists(), reason="the source distribution has no benchmarks")
 
-
-@needs_benchmarks
 @pytest.mark.parametrize("part", ["closes", "clock"])
 def test_nothing_is_wrong(part: str) -> None:
     """Closes at random moments, and walks over clock changes, find nothing to complain of."""
@@ -23,7 +20,6 @@ def test_nothing_is_wrong(part: str) -> None:
     assert f"| {part}" in done.stdout
 
 
-@needs_benchmarks
 def test_four_replicas_make_each_occurrence_once() -> None:
     """Four processes whose clocks are off double nothing, and lose nothing without a reason."""
     quick = ["--seconds", "9", "--store", "sqlite", "--only", "clocks off by"]
