@@ -79,6 +79,18 @@ def test_one_that_raises(colour: str, records: Any) -> None:
     assert skipped.endswith("was skipped: only_if raised ZeroDivisionError: no flags")
 
 
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_one_that_raises_a_cancellation(colour: str, flavour: str) -> None:
+    """Where nobody has asked for it, it is an error of the condition like any other."""
+    jobs = cold()
+    act = job_class(colour, nothing)
+    broken = condition(flavour, asyncio.CancelledError(), Waiter())
+    jobs.add_background_job(act, key="k", trigger=now(), only_if=broken)
+    with jobs:
+        until(lambda: counts(jobs, "k"))
+    assert counts(jobs, "k") == {"condition": 1}
+
+
 def test_one_that_hangs_is_given_up(waits: Any) -> None:
     """Async code of a condition gets a minute; the next occurrences are not overlapped by it."""
     waits.handler = 0.01

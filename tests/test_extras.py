@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import UserDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,25 @@ def test_a_run_that_is_taken_back(way: str) -> None:
             assert jobs.wait(run_id, LIMIT).outcome in ("paused", "refused")
     assert jobs.wait(run_id, LIMIT).run_id is None
     assert jobs.wait(run_id, LIMIT).outcome == {"pause": "paused", "remove": "refused", "close": "closing"}[way]
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_close_that_comes_first(is_given: bool) -> None:
+    """A run that is asked for while another thread closes the jobs leaves nothing behind, and is told."""
+
+    class Closing(UserDict[str, object]):
+        def __iter__(self) -> Iterator[str]:  # as by another thread, after `run_now` has seen that the jobs are warm
+            jobs.close()
+            return super().__iter__()
+
+    scheduler = BackgroundScheduler()
+    jobs = cold(scheduler if is_given else None).add_background_job(nothing, key="k", cron=NIGHTLY)
+    scheduler.start()
+    jobs.warm_up()
+    report = jobs.wait(jobs.run_now("k", kwargs=Closing()), LIMIT)
+    assert (report.outcome, counts(jobs, "k")) == ("closing", {"closing": 1})
+    assert scheduler.get_jobs() == []
+    scheduler.shutdown()
 
 
 def test_a_run_that_a_store_refuses(tmp_path: Path) -> None:

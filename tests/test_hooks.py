@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, CancellationToken, CurrentRun, InvalidJobError, Outcome, RunReport, current_run
 from bgjobs.testing import arun_job, run_job
-from stage import LIMIT, NIGHTLY, Waiter, async_scope, cold, job_class, nothing, now, often, row, stage, until
+from stage import LIMIT, NIGHTLY, Waiter, async_scope, cold, fail, job_class, nothing, now, often, row, stage, until
 
 VARIABLE: ContextVar[str] = ContextVar("test_hooks", default="unset")
 
@@ -50,6 +50,19 @@ def hook(colour: str, log: list[str], name: str = "hook") -> Any:
             yield
 
     return around if colour == "sync" else around_async
+
+
+class Decorated:
+    """What a class makes of a function that it decorates: it is bound like a method, and has no name."""
+
+    def __init__(self, func: Callable[[Any], object]) -> None:
+        self.func = func
+
+    def __get__(self, _: object, __: object = None) -> Decorated:
+        return self
+
+    def __call__(self, argument: Any) -> Any:
+        return self.func(argument)
 
 
 class TestAround:
@@ -147,6 +160,43 @@ class TestAround:
         assert error.startswith("around_run ")
         assert "faulty of job 'k' raised" in error
         assert ("it returned 'text'" if where == "type" else "not now") in error
+
+    @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, BaseException])
+    @pytest.mark.parametrize("where", ["call", "enter", "enter async"])
+    def test_one_that_raises_no_exception_harms_nobody(
+        self, where: str, error: type[BaseException], colour: str, records: Any
+    ) -> None:
+        """A cancellation that nobody has asked for, and all else that is no `Exception`, is logged and costs no run."""
+
+        class Faulty:
+            def __enter__(self) -> None:
+                raise error
+
+            def __exit__(self, *_: object) -> None: ...
+
+        @asynccontextmanager
+        async def faulty_async(_: CurrentRun) -> AsyncGenerator[None]:
+            raise error
+            yield
+
+        def faulty(run: CurrentRun) -> Any:
+            if where == "call":
+                raise error
+            return Faulty() if where == "enter" else faulty_async(run)
+
+        jobs = cold()
+        jobs.around_run(faulty)
+        jobs.add_background_job(seven if colour == "sync" else seven_async, key="k", cron=NIGHTLY)
+        assert run_job(jobs, "k").value == 7
+        (logged,) = records.texts("ERROR")
+        assert f"faulty of job 'k' raised {error.__name__}" in logged
+
+    def test_one_without_a_name_of_its_own(self) -> None:
+        """A hook may be what a class makes of a function that it decorates."""
+        jobs = cold()
+        jobs.around_run(Decorated(lambda _: None))
+        jobs.add_background_job(seven, key="k", cron=NIGHTLY)
+        assert run_job(jobs, "k").value == 7
 
     def test_one_that_raises_the_error_of_the_run_says_nothing_new(self, records: Any) -> None:
         """It may hand the error on as it likes, and the log has it once."""
@@ -309,6 +359,18 @@ class TestOnRunEnd:
         release.set()
         assert len(seen.wait(3)) == 3
         assert "raises of the runs of job 'k' raised ValueError: a fault of mine" in records.texts("ERROR")[0]
+
+    def test_one_without_a_name_of_its_own_may_raise(self, records: Any) -> None:
+        """The log says of what type it is, and the others hear of the run."""
+        seen: list[RunReport] = []
+        jobs = cold().add_background_job(nothing, key="k", cron=NIGHTLY)
+        jobs.on_run_end(Decorated(fail))
+        jobs.on_run_end(seen.append)
+        run_job(jobs, "k")
+        assert [report.key for report in seen] == ["k"]
+        assert (
+            "the observer an object of type Decorated of the runs of job 'k' raised ValueError: boom" in records.texts()
+        )
 
     def test_an_async_one_that_hangs_is_cancelled(self, waits: Any, records: Any) -> None:
         """After a minute, with a line in the log."""

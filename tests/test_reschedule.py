@@ -25,6 +25,13 @@ from bgjobs.testing import run_job
 from stage import LIMIT, NIGHTLY, Waiter, cold, counts, nothing, now, often, row, stage, stored, until
 
 
+class Local(DateTrigger):  # type: ignore[misc]
+    """It cannot be pickled."""
+
+    def __getstate__(self) -> Any:
+        raise TypeError("cannot pickle this")
+
+
 def at(jobs: BackgroundJobs, key: str = "k") -> str:
     """The time of day of the next run, and its offset."""
     due = row(jobs, key).next_run_time
@@ -192,14 +199,28 @@ def test_a_store_that_refuses_keeps_the_old_schedule(tmp_path: Path) -> None:
     jobs = cold(BackgroundScheduler(jobstores={"default": stored(tmp_path)}))
     jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
 
-    class Local(DateTrigger):  # type: ignore[misc]
-        """It cannot be pickled."""
-
     with jobs:
         with pytest.raises(Exception, match="local object"):
             jobs.reschedule("k", trigger=Local(datetime.now(UTC) + timedelta(days=1)))
         assert (row(jobs, "k").cron, at(jobs)[:8]) == (NIGHTLY, "03:00:00")
         assert jobs.health()
+
+
+@pytest.mark.parametrize("way", ["over", "refused"])
+def test_an_extra_run_stays(way: str, tmp_path: Path) -> None:
+    """One that has been asked for is made, also where the new schedule is over, or refused by the job store."""
+    scheduler = BackgroundScheduler(jobstores={"default": stored(tmp_path)})
+    jobs = cold(scheduler).add_background_job(nothing, key="k", cron=NIGHTLY)
+    with jobs:
+        scheduler.pause()
+        run_id = jobs.run_now("k")
+        if way == "over":
+            jobs.reschedule("k", trigger=CronTrigger(hour=3, end_date=datetime(2020, 1, 1, tzinfo=UTC)))
+        else:
+            with pytest.raises(Exception, match="pickle"):
+                jobs.reschedule("k", trigger=Local(datetime.now(UTC) + timedelta(days=1)))
+        scheduler.resume()
+        assert jobs.wait(run_id, LIMIT).outcome == "succeeded"
 
 
 def test_with_a_claim_store_replicas_must_agree_on_it(tmp_path: Path) -> None:

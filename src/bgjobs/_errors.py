@@ -173,7 +173,7 @@ def named(value: object) -> str:
     """Return how an object is called in a message, without what it holds, which may be a password."""
     if isinstance(value, functools.partial):
         return f"a functools.partial of {named(value.func)}"
-    if isinstance(value, type) or inspect.isroutine(value):
+    if (isinstance(value, type) or inspect.isroutine(value)) and hasattr(value, "__qualname__"):
         return value.__qualname__
     return repr(value) if isinstance(value, str | int | float | None) else f"an object of type {type(value).__name__}"
 

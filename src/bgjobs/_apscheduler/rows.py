@@ -37,6 +37,7 @@ class Rows(Stored):
     def __init__(self, bridge: SchedulerBridge, application: str, owners: Owners, registry: Registry) -> None:
         super().__init__(bridge, application, owners.name, registry)
         self._owners = owners
+        self._is_cleared = False  # by the close: no row is added any more
         self._kept: set[Schedule] = set()  # those of the stored rows, which the jobs go on with
 
     def add(self, job: RegisteredJob, *, at_startup: bool = True) -> bool:
@@ -50,7 +51,7 @@ class Rows(Stored):
         """
         held, damage = None, None
         with self._scheduler._jobstores_lock:  # APScheduler takes it, too: no other change comes between
-            if self._registry.jobs.get(job.key) is not job:  # it was removed meanwhile
+            if self._is_cleared or self._registry.jobs.get(job.key) is not job:  # it was removed meanwhile
                 return True
             try:
                 held = self._held(job)
@@ -68,7 +69,7 @@ class Rows(Stored):
         is_same = held is not None and has_schedule(held, job.schedule.trigger)
         if job.schedule.expected is None and not is_same:
             if held is not None:  # with another schedule
-                self._remove_rows(job.key)
+                self._remove(held, job.options.jobstore)
             return False
         if self._shared.taken.setdefault(row_id, self._registry) is not self._registry:
             raise DuplicateJobError(
@@ -82,7 +83,7 @@ class Rows(Stored):
         except BaseException:
             with suppress(Exception):  # a store that refuses may refuse this, too; its first error is the one to raise
                 if not is_same:
-                    self._remove_rows(job.key)
+                    self._scheduler.remove_job(row_id, job.options.jobstore)
             self._shared.taken.pop(row_id, None)
             raise
         return True
@@ -197,16 +198,21 @@ class Rows(Stored):
 
     def run_once(self, job: RegisteredJob, kind: str, due: datetime | None = None) -> None:
         """Add a one-shot of the job: at warm-up (`STARTUP`), `LATE`, or one extra run, whose id is `kind`."""
-        self._scheduler.add_job(
-            fire,
-            "date",
-            run_date=due or datetime.now(UTC),
-            id=self.id_of(job.key, kind),
-            jobstore=job.options.jobstore,
-            misfire_grace_time=None,  # it runs however slow the start is
-            replace_existing=True,
-            **self._values(job, kind, job.options.jobstore),
-        )
+        due = due or datetime.now(UTC)
+        with self._scheduler._jobstores_lock:
+            if not self._is_cleared:
+                self._scheduler.add_job(
+                    fire,
+                    "date",
+                    run_date=due,
+                    id=self.id_of(job.key, kind),
+                    jobstore=job.options.jobstore,
+                    misfire_grace_time=None,  # it runs however slow the start is
+                    replace_existing=True,
+                    **self._values(job, kind, job.options.jobstore),
+                )
+                return
+        self._registry.skip(job.key, due, Outcome.CLOSING, "the jobs are being closed", kind)
 
     def pause(self, job: RegisteredJob) -> None:
         """Pause the schedule of a job, and take back its runs that have not begun.
@@ -251,6 +257,8 @@ class Rows(Stored):
     def clear(self) -> None:
         """Remove all our rows, but for those in persistent stores, which stay with their due times."""
         missed.warm.pop(self._name, None)
+        with self._scheduler._jobstores_lock:  # what is added before this is removed below
+            self._is_cleared = True
         self.park()
         in_memory = self._bridge.stores(in_memory=True) if self._bridge.running else [None]  # pending: in no store yet
         for alias in in_memory:

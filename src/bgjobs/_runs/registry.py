@@ -147,16 +147,16 @@ class Registry(Jobs, Occurrences):
 
     async def _ask(self, run: Run, only_if: Callable[..., object], calls: Calls) -> Skipped | None:
         """Ask the condition of the job, or count and report why the run is skipped."""
-        outcome, reason = Outcome.CONDITION, "only_if returned False"
+        reason = "only_if returned False"
         try:
             if await calls.within(waits.handler, only_if, run.current):
                 return self._admit(run)  # again: that may have taken a while
-        except asyncio.CancelledError:
-            outcome, reason = Outcome.CLOSING, "its task was cancelled before only_if had answered"
         except BaseException as error:  # noqa: BLE001 - whatever a user's function raises
+            if run.is_ended_by(error):
+                return self._skip_run(run, Outcome.CLOSING, "its task was cancelled before only_if had answered")
             log.failure(f"only_if of job {run.key!r} raised", error, run)
             reason = f"only_if raised {log.described(error)}"
-        return self._skip_run(run, outcome, reason)
+        return self._skip_run(run, Outcome.CONDITION, reason)
 
     async def _claim(self, run: Run, claims: Claims, calls: Calls) -> Skipped | None:
         """Claim the run among the replicas, or count and report why it is skipped."""

@@ -272,10 +272,14 @@ class Run:
 
     # -- how it ended --------------------------------------------------------------------------------------------
 
-    def _fail(self, error: BaseException) -> None:
-        """Note what ended the run: a cancellation by us or by the task's owner is no failure."""
+    def is_ended_by(self, error: BaseException) -> bool:
+        """Whether an error is the cancellation that somebody has asked for, or the end of the event loop."""
         asked = self.token.is_cancellation_requested or (self.task is not None and self.task.cancelling() > 0)
-        if (asked and is_a(error, asyncio.CancelledError)) or (is_a(error, GeneratorExit) and self._loop_is_gone):
+        return (asked and is_a(error, asyncio.CancelledError)) or (is_a(error, GeneratorExit) and self._loop_is_gone)
+
+    def _fail(self, error: BaseException) -> None:
+        """Note what ended the run: a cancellation that somebody has asked for is no failure."""
+        if self.is_ended_by(error):
             self.outcome, self.value = Outcome.CANCELLED, Cancelled()
             return
         self.outcome = Outcome.TIMED_OUT if self._late else Outcome.FAILED

@@ -22,6 +22,9 @@ class Surrounded(log.Named, Protocol):
     def current(self) -> CurrentRun:
         """What hooks may know of it."""
 
+    def is_ended_by(self, error: BaseException) -> bool:
+        """Whether an error is the cancellation of the run."""
+
 
 class Calls(Protocol):
     """How the owner of the run enters and leaves context managers (see `calls`)."""
@@ -68,7 +71,9 @@ class Surroundings:
                     require_scope(scope, "it")
                     _, leave = await self._calls.enter(scope, waits.handler)
                     self._entered.append((name, leave))
-            except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - not a cancellation of the run
+            except BaseException as raised:
+                if self._run.is_ended_by(raised):
+                    raise
                 log.failure(f"{name} raised", raised, self._run)
 
     async def leave(self, error: BaseException | None) -> None:
