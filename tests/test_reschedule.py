@@ -200,7 +200,7 @@ def test_a_store_that_refuses_keeps_the_old_schedule(tmp_path: Path) -> None:
     jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
 
     with jobs:
-        with pytest.raises(Exception, match="local object"):
+        with pytest.raises(Exception, match="cannot pickle this"):
             jobs.reschedule("k", trigger=Local(datetime.now(UTC) + timedelta(days=1)))
         assert (row(jobs, "k").cron, at(jobs)[:8]) == (NIGHTLY, "03:00:00")
         assert jobs.health()
