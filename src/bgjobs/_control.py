@@ -128,7 +128,7 @@ class Control:
         return run_id
 
     def wait(self, run_id: str, timeout: float | None = None) -> RunReport:
-        """Block until a run that `run_now` has asked for is over, ``on_exception`` included, or will not be made.
+        """Block until a run that `run_now` requested is over, ``on_exception`` included, or is skipped.
 
         Args:
             run_id: What `run_now` has returned, in this process; the latest thousand that have ended are remembered.

@@ -90,7 +90,7 @@ class BackgroundJobs(Control):
             job: A class with ``action_to_do``, a sync or async function, or a `functools.partial` of either.
             cron: Six fields, seconds first, Sunday = 0; ``None`` where `trigger` or the settings give the schedule.
             trigger: Any APScheduler trigger instead of `cron`.
-            run_immediately: Whether to run once at warm-up, too.
+            run_immediately: Whether to run once more, at warm-up.
             key: The unique name; ``None`` takes the name of the class or function.
             on_exception: For functions: called with the exception when a run fails. A class has its method.
             kwargs: Keyword arguments of the action or function.

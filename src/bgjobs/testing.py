@@ -128,7 +128,7 @@ class Step:
         at: When that is decided: the fire time, or when the machine woke up (UTC).
         key: The key of the job.
         scheduled_at: The fire time (UTC); for an immediate run, the beginning of the walk.
-        outcome: ``"succeeded"``, or why the run is not made: ``"overlapped"``, ``"missed"`` or ``"coalesced"``.
+        outcome: ``"succeeded"``, or why there is no run: ``"overlapped"``, ``"missed"`` or ``"coalesced"``.
     """
 
     at: datetime
