@@ -15,7 +15,22 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, CancellationToken, CurrentRun, InvalidJobError, Outcome, RunReport, current_run
 from bgjobs.testing import arun_job, run_job
-from stage import LIMIT, NIGHTLY, Waiter, async_scope, cold, fail, job_class, nothing, now, often, row, stage, until
+from stage import (
+    LIMIT,
+    NIGHTLY,
+    Waiter,
+    async_scope,
+    cold,
+    counts,
+    fail,
+    job_class,
+    nothing,
+    now,
+    often,
+    row,
+    stage,
+    until,
+)
 
 VARIABLE: ContextVar[str] = ContextVar("test_hooks", default="unset")
 
@@ -314,6 +329,22 @@ class TestOnRunEnd:
             len([report for report in reports.seen if report.outcome == "overlapped"])
             == row(jobs, "k").not_run["overlapped"]
         )
+
+    @pytest.mark.parametrize("way", ["resume", "reschedule", "close"])
+    def test_what_a_pause_has_cost(self, way: str) -> None:
+        """One report stands for all occurrences of a schedule that was paused; it has the first one's time."""
+        seen: list[RunReport] = []
+        trigger = often()
+        jobs = cold().add_background_job(nothing, key="k", trigger=trigger)
+        jobs.on_run_end(seen.append)
+        jobs.pause("k")
+        with jobs:
+            until(lambda: datetime.now(UTC) > trigger.start_date + timedelta(seconds=0.2))
+            if way != "close":
+                getattr(jobs, way)("k", **({} if way == "resume" else {"cron": NIGHTLY}))
+        (report,) = [report for report in seen if report.outcome == "paused"]
+        assert report.reason == f"the job was paused for {counts(jobs, 'k')['paused']} runs"
+        assert trigger.start_date <= report.scheduled_at
 
     def test_an_async_observer(self, kind: str) -> None:
         """Its code runs in the event loop of the jobs, and is awaited."""

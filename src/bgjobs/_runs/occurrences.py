@@ -125,23 +125,29 @@ class Occurrences:
     def reschedule(self, job: RegisteredJob, options: Any, schedule: Schedule | None) -> None:
         """Note that the job has another schedule; its pause stays."""
         if schedule is not None and job.schedule is not None:
-            if job.schedule.paused_at is not None:
-                self._count(job.key, Outcome.PAUSED, job.schedule.lost())
+            self._lost(job, job.schedule)
             schedule.take_over(job.schedule)
         job.options, job.schedule = options, schedule
+
+    def _lost(self, job: RegisteredJob, schedule: Schedule) -> int:
+        """How many runs a pause has cost since the last call, if it is paused: one report stands for all of them."""
+        first, lost = schedule.expected, schedule.lost() if schedule.paused_at is not None else 0
+        if lost:
+            assert first is not None
+            self.skip(job.key, first, Outcome.PAUSED, f"the job was paused for {lost} runs", times=lost, quiet=True)
+        return lost
 
     def resume(self, job: RegisteredJob) -> None:
         """Note that the job is resumed, and how many runs the pause has cost."""
         if job.schedule is not None:
             job.schedule.resumed = True
         if job.schedule is not None and job.schedule.paused_at is not None:
-            lost = job.schedule.resume()
-            self._count(job.key, Outcome.PAUSED, lost)
+            lost = self._lost(job, job.schedule)
+            job.schedule.resume()
             log.info(f"job {job.key!r} is resumed; {lost} of its runs were skipped while it was paused", job.key)
 
     def _count_paused(self) -> None:
         """Tell what pauses have cost so far, since the process may end before they do."""
         for job in list(self.jobs.values()):
-            if job.schedule is not None and job.schedule.paused_at is not None and (lost := job.schedule.lost()):
-                self._count(job.key, Outcome.PAUSED, lost)
+            if job.schedule is not None and (lost := self._lost(job, job.schedule)):
                 log.info(f"job {job.key!r} is paused; {lost} of its runs were skipped for that", job.key)

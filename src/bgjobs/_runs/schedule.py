@@ -179,12 +179,10 @@ class Schedule:
         expected, self.expected = self.expected, self.after(None, now)
         return self.count(expected, now)
 
-    def resume(self) -> int:
-        """Note that the job is resumed. Returns how many runs the pause has cost, as `lost` does."""
-        lost = self.lost()
+    def resume(self) -> None:
+        """Note that the job is resumed."""
         self.paused_at = None
         self.begin()
-        return lost
 
     def overdue(self) -> float | None:
         """The seconds by which a run is overdue; ``None`` where none is, or not by much."""
