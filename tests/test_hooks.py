@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgjobs import BackgroundJobs, CancellationToken, CurrentRun, InvalidJobError, Outcome, RunReport, current_run
@@ -390,6 +391,27 @@ class TestOnRunEnd:
         release.set()
         assert len(seen.wait(3)) == 3
         assert "raises of the runs of job 'k' raised ValueError: a fault of mine" in records.texts("ERROR")[0]
+
+    def test_one_that_hangs_holds_up_no_record(self, records: Any) -> None:
+        """The log says at once what an executor has refused, which APScheduler tells while it holds its locks."""
+        full = ThreadPoolExecutor(1)
+        jobs = cold(BackgroundScheduler(executors={"default": ThreadPoolExecutor(1), "full": full}))
+        jobs.add_background_job(nothing, key="k", cron=NIGHTLY)
+        jobs.add_background_job(nothing, key="refused", cron=NIGHTLY, executor="full")
+        hangs, release = threading.Event(), threading.Event()
+
+        @jobs.on_run_end
+        def hanging(_: RunReport) -> None:
+            hangs.set()
+            assert release.wait(2 * LIMIT)
+
+        with jobs:
+            jobs.run_now("k")
+            assert hangs.wait(LIMIT)
+            full._pool.shutdown()
+            jobs.run_now("refused")
+            until(lambda: any("took no more work" in text for text in records.texts("WARNING")))
+            release.set()
 
     def test_one_without_a_name_of_its_own_may_raise(self, records: Any) -> None:
         """The log says of what type it is, and the others hear of the run."""

@@ -1,7 +1,7 @@
 """Who hears of reports: the log and our own observers at once, those of `on_run_end` in a thread of theirs.
 
 So an observer that raises, blocks or never returns costs no run and no event loop, and each hears of everything in
-order. The thread starts with the first report and ends after a while without any.
+order. What is found out under the locks of APScheduler has a thread of its own, so that it holds up no record either.
 """
 
 from __future__ import annotations
@@ -58,6 +58,60 @@ def to_log(report: RunReport) -> None:
     log.write(LEVELS.get(outcome, "WARNING"), message, **bound)
 
 
+class _Line:
+    """A thread that makes calls one after the other: it starts with the first, and ends after a while without any.
+
+    Attributes:
+        lost: Calls for which there was no room since somebody has told of them.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, call: Callable[[], object] | None) -> None:
+        """Have the thread make a call, which raises nothing; ``None`` ends it."""
+        if self._queue.qsize() >= MOST:
+            self.lost += 1
+            return
+        self._queue.put(call)
+        if self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:  # pragma: no branch - else another thread was faster
+                self._thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread can be had: the next report tries again, or the close
+                    self._thread = None
+
+    def _work(self) -> None:
+        while (call := self._next(waits.linger)) is not None:
+            call()
+        self._thread = None
+        if not self._queue.empty():  # something came in this moment, and took the thread for alive
+            self._start()
+
+    def _next(self, seconds: float) -> Callable[[], object] | None:
+        with suppress(Empty):
+            return self._queue.get(timeout=seconds)
+        return None
+
+    def flush(self, seconds: float) -> bool:
+        """Wait so long for all calls so far, and end the thread. Returns False where that did not suffice."""
+        thread = self._thread
+        if thread is not None:
+            self.put(None)
+            thread.join(seconds)
+        while self._thread is None and (call := self._next(0)) is not None:
+            call()  # no thread could be had
+        return thread is None or not thread.is_alive()
+
+
 class Reports:
     """Tells the observers of reports, outside all locks; what one of them raises is logged.
 
@@ -77,10 +131,7 @@ class Reports:
 
     def forked(self) -> None:
         """Begin anew in a forked child, which has none of the parent's threads."""
-        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._lost = 0  # reports for which there was no room
+        self._found, self._told = _Line(), _Line()  # under locks; to the hooks
         self._since: float | None = None  # when the hook was called that has not returned
 
     def ended(self, report: Callable[[], RunReport]) -> None:
@@ -95,19 +146,20 @@ class Reports:
         self._report(report)
 
     def skipped_under_locks(self, report: RunReport) -> None:
-        """An occurrence did not run, which is found out where nothing may block: the thread tells the log, too."""
-        self._put(partial(self.skipped, report))
+        """An occurrence did not run, which is found out where nothing may block: a thread tells the log, too."""
+        self._found.put(partial(self.skipped, report))
 
     def _report(self, report: RunReport) -> None:
         for observer in tuple(self.observers):
             observer(report)
         if self.hooks:
-            self._put(partial(self._tell, report))
+            self._told.put(partial(self._tell, report))
 
     def _tell(self, report: RunReport) -> None:
-        lost, self._lost = self._lost, 0
+        lost, self._told.lost = self._told.lost, 0
         if lost:
             log.warning(f"{lost} reports of runs were dropped: an observer of on_run_end took too long")
+        inside = _inside.set(self)
         for hook in tuple(self.hooks):
             self._since = time.monotonic()
             try:
@@ -117,6 +169,7 @@ class Reports:
                 log.failure(f"the observer {named(hook)} of the runs of job {report.key!r} raised", error)
             finally:
                 self._since = None
+        _inside.reset(inside)
 
     @property
     def is_inside(self) -> bool:
@@ -130,45 +183,9 @@ class Reports:
             return []
         return [f"an observer of on_run_end has not returned for {time.monotonic() - since:.0f} s"]
 
-    # -- the thread ----------------------------------------------------------------------------------------------
-
-    def _put(self, call: Callable[[], object] | None) -> None:
-        if self._queue.qsize() >= MOST:
-            self._lost += 1
-            return
-        self._queue.put(call)
-        if self._thread is None:
-            self._start()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:  # pragma: no branch - else another thread was faster
-                self._thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no thread can be had: the next report tries again, or the close
-                    self._thread = None
-
-    def _work(self) -> None:
-        _inside.set(self)
-        while (call := self._next(waits.linger)) is not None:
-            call()
-        self._thread = None
-        if not self._queue.empty():  # something came in this moment, and took the thread for alive
-            self._start()
-
-    def _next(self, seconds: float) -> Callable[[], object] | None:
-        with suppress(Empty):
-            return self._queue.get(timeout=seconds)
-        return None
-
     def flush(self, seconds: float) -> None:
-        """Wait so long for the hooks to hear of everything so far, and end the thread."""
-        thread = self._thread
-        if thread is not None:
-            self._put(None)
-            thread.join(seconds)
-            if thread.is_alive():
-                log.warning("an observer of on_run_end has not returned; it has not heard of every run")
-        while self._thread is None and (call := self._next(0)) is not None:
-            call()  # no thread could be had
+        """Wait so long for the hooks to hear of everything so far, and end the threads."""
+        end = time.monotonic() + seconds
+        self._found.flush(seconds)  # which has more for the other one
+        if not self._told.flush(max(0.0, end - time.monotonic())):
+            log.warning("an observer of on_run_end has not returned; it has not heard of every run")
