@@ -104,7 +104,7 @@ class TestFullPools:
             try:
                 until(lambda: any("job 'waits' has waited" in text for text in jobs.health().problems))
                 until(lambda: row(jobs, "waits").not_run["overlapped"])
-                assert any("still waits for a thread" in text for text in records.texts("WARNING"))
+                assert any("no thread is free" in text for text in records.texts("WARNING"))
                 assert not begun.is_set()
             finally:
                 release.set()

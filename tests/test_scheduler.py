@@ -281,7 +281,7 @@ class TestRunsThatAreNotMade:
         with jobs:
             assert started.wait(LIMIT)
             jobs.add_background_job(nothing, trigger=IntervalTrigger(seconds=0.05, timezone="UTC"))
-            reason = "was skipped: its previous run still waits for a thread of the executor"
+            reason = "was skipped: its previous run has not begun: no thread is free"
             until(lambda: any(reason in text for text in records.texts("WARNING")))
             release.set()
 

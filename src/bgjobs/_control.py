@@ -130,6 +130,8 @@ class Control:
     def wait(self, run_id: str, timeout: float | None = None) -> RunReport:
         """Block until a run that `run_now` requested is over, ``on_exception`` included, or is skipped.
 
+        Not for the code of that run, which would wait for itself.
+
         Args:
             run_id: What `run_now` has returned, in this process; the latest thousand that have ended are remembered.
             timeout: Seconds to wait; ``None`` for no limit.

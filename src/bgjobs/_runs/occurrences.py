@@ -104,7 +104,7 @@ class Occurrences:
             if oldest is not None:
                 oldest.overlaps += 1
         if oldest is None:
-            reason = "its previous run still waits for a thread of the executor"
+            reason = "its previous run has not begun: no thread is free, or only_if or the claim store has not answered"
             return self.skip(job.key, scheduled_at, Outcome.OVERLAPPED, reason, kind)
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - oldest.started)
         reason = f"still running since {since.isoformat(timespec='seconds')} (run {oldest.run_id})"
