@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar, assert_type
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from bgjobs import (
     CurrentRun,
     Job,
     Resolver,
+    RunReport,
     cron_trigger_arguments,
     current_run,
 )
@@ -148,3 +149,30 @@ def look() -> None:
     assert_type(expression.occurrences(datetime.now(UTC), "Europe/Rome", 3), list[datetime])
     assert_type(cron_trigger_arguments("@daily"), dict[str, str])
     assert_type(BackgroundJobOptions(cron="@daily").timeout, float | None)
+
+
+def observe(jobs: BackgroundJobs) -> None:
+    """Hooks, conditions and extra runs."""
+
+    @jobs.around_run
+    @contextmanager
+    def span(run: CurrentRun) -> Generator[None]:
+        yield
+
+    @jobs.around_run
+    @asynccontextmanager
+    async def span_async(run: CurrentRun) -> AsyncGenerator[None]:
+        yield
+
+    @jobs.around_run
+    def perhaps(run: CurrentRun) -> AbstractContextManager[None] | None:
+        return span(run)
+
+    @jobs.on_run_end
+    async def end(report: RunReport) -> None: ...
+
+    seen: list[RunReport] = []
+    jobs.on_run_end(seen.append)
+    jobs.around_run(lambda: None)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
+    jobs.add_background_job(print, cron="@daily", only_if=lambda run: run.key == "print")
+    assert_type(jobs.wait(jobs.run_now("print", kwargs={"end": ""}), timeout=1), RunReport)
