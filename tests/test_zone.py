@@ -60,6 +60,8 @@ def test_unknown_to_all() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
+        ("GMT+2", 'names look like "Europe/Rome"'),
+        ("CEST", 'names look like "Europe/Rome"'),
         ("Europe/Roma", "did you mean Europe/Rome?"),
         ("europe/rome", "did you mean Europe/Rome?"),
         ("Rom", "did you mean Europe/Rome?"),

@@ -141,7 +141,8 @@ def _remedy(name: str) -> str:
         return f"no time zone database is on this machine to look up {name!r} in; install the package tzdata"
     # The last part alone is compared too, since people write "Rome".
     names = {one.rpartition("/")[2]: one for one in known} | {one: one for one in known}
-    near = nearest(name.replace(" ", "_"), names, 0.75)
+    is_short = name.isupper() and "/" not in name  # "CEST" is near to "EST", and "GMT+2" to a zone west of Greenwich
+    near = None if is_short else nearest(name.replace(" ", "_"), names, 0.75)
     hint = f"did you mean {names[near]}?" if near else 'names look like "Europe/Rome" or "UTC"'
     return f"there is no time zone {name!r}; {hint}"
 
