@@ -160,6 +160,11 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"^argument jobs.cleanup.kwargs.retention_days.x: Input should"):
             facade({"cron": "@daily"}, {"jobs": {"cleanup": {"kwargs": {"retention_days": {"x": 1}}}}})
 
+    def test_the_settings_have_a_similar_name(self) -> None:
+        """A table whose name is misspelt gives no schedule, and is named."""
+        with pytest.raises(ConfigurationError, match="or set its cron in the settings, which have a job 'cleenup'"):
+            facade({}, {"jobs": {"cleenup": {"cron": "@daily"}}})
+
     def test_nobody_gives_a_schedule(self) -> None:
         """Both places for one are named."""
         with pytest.raises(ConfigurationError, match="job 'cleanup' has no schedule; give cron or trigger, or set its"):

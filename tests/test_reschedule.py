@@ -232,3 +232,10 @@ def test_with_a_claim_store_replicas_must_agree_on_it(tmp_path: Path) -> None:
             jobs.reschedule("k", trigger=often())
         jobs.reschedule("k", cron="0 0 5 * * *")
         assert at(jobs)[:8] == "05:00:00"
+
+
+def test_a_trigger_has_its_own_time_zone() -> None:
+    """Another time zone alone is refused for a job whose schedule is a trigger."""
+    jobs = cold().add_background_job(nothing, key="k", trigger=often())
+    with pytest.raises(ConfigurationError, match="job 'k' has a trigger, which has a time zone already"):
+        jobs.reschedule("k", timezone="Europe/Rome")

@@ -100,7 +100,8 @@ def registered(
     target.check_kwargs(options.kwargs, key)
     if options.only_if is not None:
         require_function(options.only_if, f"{where}: only_if", "the CurrentRun")
-    return RegisteredJob(key, target, options, schedule_of(options, where, timezone) if options.is_on else None)
+    schedule = schedule_of(options, where, timezone, settings.jobs) if options.is_on else None
+    return RegisteredJob(key, target, options, schedule)
 
 
 def _merged(target: Target, values: dict[str, Any], settings: BackgroundJobsSettings) -> dict[str, Any]:

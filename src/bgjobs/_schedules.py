@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import tzinfo
 from typing import Any
 
 from ._apscheduler.scheduler import SchedulerBridge, is_trigger
 from ._apscheduler.trigger import CronExpression, following
 from ._cron.expression import zone
-from ._errors import ConfigurationError, named
+from ._errors import ConfigurationError, fold, named, nearest
 from ._options import OFF, BackgroundJobOptions, build
 from ._runs import log
 from ._runs.schedule import RegisteredJob, Schedule
@@ -30,8 +30,14 @@ def default_timezone(chosen: tzinfo | str | None, given: SchedulerBridge | None)
     return given.timezone
 
 
-def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> Schedule:
+def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo, known: Iterable[str] = ()) -> Schedule:
     """Return the schedule of a job that is switched on.
+
+    Args:
+        options: Its options.
+        where: What they belong to, for the error.
+        timezone: The time zone of jobs that name none.
+        known: The jobs of the settings: one of them may be meant for this one.
 
     Raises:
         BgjobsError: It has none, or a wrong one.
@@ -39,7 +45,10 @@ def schedule_of(options: BackgroundJobOptions, where: str, timezone: tzinfo) -> 
     trigger = options.trigger
     if trigger is None:
         if options.cron is None:
-            message = f"{where} has no schedule; give cron or trigger, or set its cron in the settings"
+            key = options.key or ""
+            near = nearest(key, (name for name in known if fold(name) != fold(key)))
+            hint = f", which have a job {near!r}" if near else ""
+            message = f"{where} has no schedule; give cron or trigger, or set its cron in the settings{hint}"
             raise ConfigurationError(message, "cron")
         trigger = CronExpression(options.cron).trigger(
             options.timezone or timezone,
@@ -89,6 +98,9 @@ def rescheduled(
         raise ConfigurationError(
             f"{where}: {OFF!r} switches a job off for good; pause() or remove() it instead", "cron"
         )
+    if new.keys() == {"timezone"} and job.options.trigger is not None:
+        message = f"{where} has a trigger, which has a time zone already; give cron or trigger to reschedule it"
+        raise ConfigurationError(message, "timezone")
     before = {name: getattr(job.options, name) for name in job.options.model_fields_set}
     other = ("cron", "timezone", "jitter", "start_date", "end_date") if "trigger" in new else ("trigger",)
     kept = {name: value for name, value in before.items() if name not in other}
