@@ -107,7 +107,8 @@ def serving(folder: Path, heading: str, command: str) -> Generator[Server]:
     """Start the application of a section of the page."""
     port = free_port()
     text = application(heading).replace("run_app(app)", f"run_app(app, port={port})")
-    text = text.replace("run(debug=True)", f"run(debug=True, port={port})")
+    # Not the reloader of watchdog, where that is installed: it watches all of site-packages, and loses changes.
+    text = text.replace("run(debug=True)", f"run(debug=True, reloader_type='stat', port={port})")
     (folder / "shop.py").write_text(text, encoding="utf-8")
     with started(folder, command, port) as server:
         yield server
