@@ -126,7 +126,7 @@ class Run:
             self._free()
         if self.error is None and self._leave is not None:
             await self._close(calls, error)
-        if self.error is None:
+        if self.error is None and self._around is not None:  # no coroutine for nothing, at each run
             await self._unwind(error)
         self.seconds = time.monotonic() - self.started
         error = None  # its traceback leads here
