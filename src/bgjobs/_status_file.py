@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ._errors import ConfigurationError
 from ._runs import log
 from ._runs.status import Health, JobStatus
-from ._runs.threads import waits
+from ._runs.threads import start_thread, waits
 
 
 class StatusFile:
@@ -52,10 +53,8 @@ class StatusFile:
         """Start the thread that writes the file."""
         if self._path is not None:
             self._closed = threading.Event()
-            arguments = (self._path.absolute(), self._closed)  # a later change of directory does not move it
-            thread = threading.Thread(target=self._keep, args=arguments, name="bgjobs-status", daemon=True)
-            thread.start()
-            self._thread = thread
+            path = self._path.absolute()  # a later change of directory does not move it
+            self._thread = start_thread(partial(self._keep, path, self._closed), "bgjobs-status")
 
     def stop(self) -> None:
         """Have the file written a last time, and wait for that."""

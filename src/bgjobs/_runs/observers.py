@@ -68,7 +68,7 @@ class _Line:
     def __init__(self) -> None:
         self.lost = 0
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # a signal handler that reports may interrupt a start in its own thread
         self._thread: threading.Thread | None = None
 
     def put(self, call: Callable[[], object] | None) -> None:
@@ -83,11 +83,14 @@ class _Line:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:  # pragma: no branch - else another thread was faster
-                self._thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
+                self._thread = thread = threading.Thread(target=self._work, name="bgjobs-observers", daemon=True)
                 try:
-                    self._thread.start()
+                    thread.start()
                 except RuntimeError:  # no thread can be had: the next report tries again, or the close
-                    self._thread = None
+                    pass
+                finally:
+                    if self._thread is thread and thread.ident is None:
+                        self._thread = None
 
     def _work(self) -> None:
         while (call := self._next(waits.linger)) is not None:
@@ -106,7 +109,8 @@ class _Line:
         thread = self._thread
         if thread is not None:
             self.put(None)
-            thread.join(seconds)
+            with suppress(RuntimeError):  # a signal has interrupted its start
+                thread.join(seconds)
         while self._thread is None and (call := self._next(0)) is not None:
             call()  # no thread could be had
         return thread is None or not thread.is_alive()
